@@ -1,4 +1,4 @@
-//! The three ports: what the paths need of the world. One real implementation and one fake of each.
+//! The ports: what the paths need of the world. One real implementation and one fake of each.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -69,6 +69,20 @@ pub trait Produce<Group>: Send {
     /// owner of it left open.
     fn identify(&mut self, owner: &Partition) -> impl Future<Output = Result<(), NotCommitted>> + Send;
 }
+
+/// A producer without transactions: what it took is durable.
+pub trait Append: Send + Sync + 'static {
+    /// Appends records, all of them acknowledged by all in-sync replicas.
+    ///
+    /// # Errors
+    /// Not all of them are known to be durable; some may be.
+    fn append(&self, records: Vec<OutRecord>) -> impl Future<Output = Result<(), NotDurable>> + Send;
+}
+
+/// Records that are not known to be durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("kafka did not acknowledge: {0}")]
+pub struct NotDurable(pub String);
 
 /// The REST API of one store.
 pub trait Store: Send + Sync + 'static {
