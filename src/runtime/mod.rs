@@ -4,5 +4,6 @@
 //! order, give each exactly one settlement, and commit settlements in Kafka transactions.
 
 pub mod ports;
+pub mod runner;
 pub mod task;
 pub use task::spawn;
