@@ -7,21 +7,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::model::hint::{Hint, Op};
 use crate::model::ids::EntityId;
-use crate::model::record::Position;
+use crate::model::record::{InRecord, Position};
 
 /// One hint of a gathering.
 #[derive(Debug, Clone)]
 pub struct Gathered {
-    /// Where it stood on the intake.
-    pub position: Position,
     /// What it said.
     pub hint: Hint,
-    /// The callback's bytes, for a dead letter.
-    pub body: Option<Bytes>,
+    /// The record that it was, for a dead letter.
+    pub record: InRecord,
 }
 
 /// All hints that one read will answer.
@@ -29,6 +25,8 @@ pub struct Gathered {
 pub struct Gathering {
     /// The hints, in the order of consumption; never empty once taken.
     pub hints: Vec<Gathered>,
+    /// Where hints stood that turned out to repeat an event.
+    pub repeats: Vec<Position>,
     /// Failed reads so far, for the judge.
     pub history: History,
 }
@@ -69,15 +67,25 @@ impl Gathering {
         self.hints.iter().map(|g| g.hint.trigger.row.as_ref()).collect()
     }
 
-    /// The positions of all hints.
+    /// Sets aside the hints whose event is in an earlier record; the read answers the others.
+    pub fn set_repeats_aside(&mut self, is_known: impl Fn(&str) -> bool) {
+        let (repeats, hints) =
+            std::mem::take(&mut self.hints).into_iter().partition(|g| is_known(&g.hint.event));
+        self.hints = hints;
+        self.repeats.extend(Vec::into_iter(repeats).map(|g: Gathered| g.record.position));
+    }
+
+    /// The positions of all hints, repeats as well.
     pub fn positions(&self) -> Vec<Position> {
-        self.hints.iter().map(|g| g.position.clone()).collect()
+        let hints = self.hints.iter().map(|g| &g.record.position);
+        hints.chain(&self.repeats).cloned().collect()
     }
 
     /// Puts another gathering behind this one.
     fn absorb(&mut self, later: Self) {
         // A later word that it is deleted makes an earlier miss count as confirmed; the history stays.
         self.hints.extend(later.hints);
+        self.repeats.extend(later.repeats);
     }
 }
 
@@ -131,7 +139,8 @@ impl Coalescer {
                 if deleted {
                     waiting.not_before = None;
                 }
-                let due = due(self.windows, waiting.first, now).max(waiting.not_before.unwrap_or(now));
+                let due = due(self.windows, waiting.first, now);
+                let due = waiting.not_before.map_or(due, |at| at.max(due));
                 if !slot.reading && self.due.remove(&(waiting.due, id.clone())) {
                     self.due.insert((due, id));
                 }
@@ -139,7 +148,7 @@ impl Coalescer {
             }
             None => {
                 let due = due(self.windows, now, now);
-                let gathering = Gathering { hints: vec![gathered], history: History::default() };
+                let gathering = Gathering { hints: vec![gathered], ..Gathering::default() };
                 slot.waiting = Some(Waiting { gathering, first: now, due, not_before: None });
                 if !slot.reading {
                     self.due.insert((due, id));
@@ -233,10 +242,16 @@ mod tests {
         let key = EntityKey { entity: "product".into(), id: EntityId::parse(&id.to_string()).unwrap() };
         let trigger = Trigger { key, op, scope: "store/product/updated".into(), row: None };
         let partition = Partition { topic: "intake".into(), number: 0 };
+        let position = Position { partition, offset };
         Gathered {
-            position: Position { partition, offset },
-            hint: Hint { trigger, event: offset.to_string(), created_at: None, received_ms: 0, traceparent: None },
-            body: None,
+            hint: Hint {
+                trigger,
+                event: offset.to_string(),
+                created_at: None,
+                received_ms: 0,
+                traceparent: None,
+            },
+            record: InRecord { position, timestamp_ms: None, key: None, value: None, headers: Vec::new() },
         }
     }
 
@@ -314,7 +329,7 @@ mod tests {
                         if step % 3 == 0 {
                             coalescer.retry(&id, gathering, now + Duration::from_secs(1), now);
                         } else {
-                            ended.extend(gathering.hints.iter().map(|g| g.position.offset));
+                            ended.extend(gathering.hints.iter().map(|g| g.record.position.offset));
                             coalescer.done(&id);
                         }
                     }
@@ -323,7 +338,7 @@ mod tests {
             let late = start + Duration::from_secs(3600);
             for _ in 0..2 {
                 for (id, gathering) in reading.drain() {
-                    ended.extend(gathering.hints.iter().map(|g| g.position.offset));
+                    ended.extend(gathering.hints.iter().map(|g| g.record.position.offset));
                     coalescer.done(&id);
                 }
                 for id in coalescer.due(late).cloned().collect::<Vec<_>>() {
@@ -332,7 +347,7 @@ mod tests {
                 }
             }
             for (id, gathering) in reading.drain() {
-                ended.extend(gathering.hints.iter().map(|g| g.position.offset));
+                ended.extend(gathering.hints.iter().map(|g| g.record.position.offset));
                 coalescer.done(&id);
             }
             ended.sort_unstable();

@@ -11,10 +11,11 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Scope};
-use crate::model::hint::{Hint, Trigger};
+use crate::model::dead_letter::{DeadLetter, FailedAt};
+use crate::model::hint::{Hint, Trigger, header};
 use crate::model::ids::{BadId, EntityId, EntityKey};
 use crate::model::reason::Reason;
-use crate::model::record::OutRecord;
+use crate::model::record::{InRecord, OutRecord, Partition, Position};
 
 /// A callback may stand for this many hints (batch scopes carry lists): a body of 64 KiB holds no more ids.
 const MAX_TRIGGERS: usize = 8_192;
@@ -144,29 +145,28 @@ pub fn intake_records(catalog: &Catalog, topics: &IntakeTopics, received: &Recei
         .collect()
 }
 
+/// A callback that was not understood never stood on the intake: its letter says partition -1, offset -1.
 fn quarantined(topics: &IntakeTopics, received: &Received, why: &NotUnderstood) -> OutRecord {
-    let text = |s: &str| Bytes::copy_from_slice(s.as_bytes());
-    let mut headers = vec![
-        (Cow::Borrowed("bc_dlq_reason"), text(Reason::Quarantined.name())),
-        (Cow::Borrowed("bc_dlq_first_seen"), text(&received.received_ms.to_string())),
-        (Cow::Borrowed("bc_dlq_attempts"), text("1")),
-        (Cow::Borrowed("bc_dlq_replay_count"), text("0")),
-        (Cow::Borrowed("__connect.errors.topic"), text(&topics.intake)),
-        (Cow::Borrowed("__connect.errors.connector.name"), text("bcbridge")),
-        (Cow::Borrowed("__connect.errors.stage"), text("decode")),
-        (Cow::Borrowed("__connect.errors.exception.message"), text(&why.0)),
-    ];
-    if let Some(event) = &received.event_id {
-        headers.push((Cow::Borrowed(crate::model::hint::header::EVENT), text(event)));
-    }
-    OutRecord {
-        topic: topics.dead_letters.clone(),
-        partition: None,
-        key: received.event_id.as_deref().map(text),
-        value: Some(received.body.clone()),
-        headers,
+    let event = received.event_id.as_ref().map(|event| Bytes::copy_from_slice(event.as_bytes()));
+    let partition = Partition { topic: topics.intake.clone(), number: -1 };
+    let record = InRecord {
+        position: Position { partition, offset: -1 },
         timestamp_ms: Some(received.received_ms),
-    }
+        headers: event.iter().map(|event| (header::EVENT.to_owned(), event.clone())).collect(),
+        key: event,
+        value: Some(received.body.clone()),
+    };
+    let letter = DeadLetter {
+        reason: Reason::Quarantined,
+        stage: FailedAt::Value,
+        message: why.0.clone(),
+        http_status: None,
+        response_body: None,
+        request_id: None,
+        attempts: 0,
+        first_seen_ms: received.received_ms,
+    };
+    letter.record(&topics.dead_letters, &record)
 }
 
 #[cfg(test)]

@@ -85,7 +85,11 @@ pub async fn read<S: Store>(store: Arc<S>, settings: Arc<EntitySettings>, plan: 
     outcomes
 }
 
-async fn read_one<S: Store>(store: &S, settings: &EntitySettings, id: &EntityId) -> Result<Vec<Row>, Failure> {
+async fn read_one<S: Store>(
+    store: &S,
+    settings: &EntitySettings,
+    id: &EntityId,
+) -> Result<Vec<Row>, Failure> {
     let request = plan::one_request(settings, id).map_err(Failure::Garbled)?;
     let v2 = is_v2(&request);
     let reply = store.send(request).await;
@@ -141,7 +145,8 @@ async fn read_page<S: Store>(
         (rows, full)
     } else {
         let list: List<'_> = parse(&reply.body)?;
-        let more = list.meta.pagination.is_some_and(|p| p.current_page < p.total_pages) && !list.data.is_empty();
+        let more =
+            list.meta.pagination.is_some_and(|p| p.current_page < p.total_pages) && !list.data.is_empty();
         (list.data, more)
     };
     let rows = raw.into_iter().map(|raw| row_of(settings, &reply.body, raw)).collect::<Result<_, _>>()?;
@@ -266,7 +271,8 @@ fn version_of(entity: &Value, field: &str) -> Option<i64> {
 
 /// Replaces one field of a JSON object; all others stay byte for byte, in their order.
 fn replace_field(json: &[u8], field: &str, with: &str) -> Result<Bytes, String> {
-    let fields: Fields<'_> = serde_json::from_slice(json).map_err(|e| format!("the entity is no object: {e}"))?;
+    let fields: Fields<'_> =
+        serde_json::from_slice(json).map_err(|e| format!("the entity is no object: {e}"))?;
     let mut out = String::with_capacity(json.len() + with.len());
     out.push('{');
     let mut replaced = false;

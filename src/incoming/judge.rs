@@ -155,7 +155,13 @@ mod tests {
 
     #[test]
     fn a_miss_after_a_delete_counts_at_once() {
-        let verdict = judge(&mut gathering(&[Op::Update, Op::Delete]), &known(1), Ok(Vec::new()), CONFIRM, Instant::now());
+        let verdict = judge(
+            &mut gathering(&[Op::Update, Op::Delete]),
+            &known(1),
+            Ok(Vec::new()),
+            CONFIRM,
+            Instant::now(),
+        );
         assert_eq!(verdict, Verdict::Gone);
     }
 
@@ -175,7 +181,10 @@ mod tests {
     fn a_state_older_than_the_published_one_is_read_again() {
         let now = Instant::now();
         let mut gathering = gathering(&[Op::Update]);
-        assert_eq!(judge(&mut gathering, &known(6), Ok(vec![row(5)]), CONFIRM, now), Verdict::Again(now + REREADS[0]));
+        assert_eq!(
+            judge(&mut gathering, &known(6), Ok(vec![row(5)]), CONFIRM, now),
+            Verdict::Again(now + REREADS[0])
+        );
         let fresh = judge(&mut gathering, &known(6), Ok(vec![row(6)]), CONFIRM, now);
         assert_eq!(fresh, Verdict::Publish { rows: vec![row(6)], suspect: false });
     }
@@ -185,9 +194,13 @@ mod tests {
         let mut gathering = gathering(&[Op::Update]);
         for _ in 1..MAX_GARBLED {
             let outcome = Err(Failure::Garbled("x".into()));
-            assert!(matches!(judge(&mut gathering, &known(1), outcome, CONFIRM, Instant::now()), Verdict::Trouble { .. }));
+            assert!(matches!(
+                judge(&mut gathering, &known(1), outcome, CONFIRM, Instant::now()),
+                Verdict::Trouble { .. }
+            ));
         }
-        let verdict = judge(&mut gathering, &known(1), Err(Failure::Garbled("x".into())), CONFIRM, Instant::now());
+        let verdict =
+            judge(&mut gathering, &known(1), Err(Failure::Garbled("x".into())), CONFIRM, Instant::now());
         assert!(matches!(verdict, Verdict::Dead { reason: Reason::BadReply, .. }));
     }
 }

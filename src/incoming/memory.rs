@@ -84,7 +84,13 @@ impl Memory {
     }
 
     /// Notes what was published, and returns the ledger's record of it.
-    pub fn note(&mut self, key: &EntityKey, known: Known, ledger: &Arc<str>, intake: &Partition) -> OutRecord {
+    pub fn note(
+        &mut self,
+        key: &EntityKey,
+        known: Known,
+        ledger: &Arc<str>,
+        intake: &Partition,
+    ) -> OutRecord {
         let value = serde_json::to_vec(&known).expect("plain numbers are JSON");
         self.known.insert(key.clone(), known);
         OutRecord {

@@ -97,7 +97,8 @@ pub fn list_request(settings: &EntitySettings, ids: &[EntityId], page: usize) ->
         ManyStyle::Range => range(ids),
     };
     push_includes(settings, &mut query);
-    let size = settings.query_includes().filter_map(|include| include.page_size).fold(many.page_size, usize::min);
+    let size =
+        settings.query_includes().filter_map(|include| include.page_size).fold(many.page_size, usize::min);
     query.push(("limit".into(), size.to_string()));
     if page > 1 {
         query.push(("page".into(), page.to_string()));
@@ -109,7 +110,12 @@ pub fn list_request(settings: &EntitySettings, ids: &[EntityId], page: usize) ->
 ///
 /// # Errors
 /// The id does not fit the path.
-pub fn sub_request(settings: &EntitySettings, path: &str, id: &EntityId, page: usize) -> Result<Request, BadPath> {
+pub fn sub_request(
+    settings: &EntitySettings,
+    path: &str,
+    id: &EntityId,
+    page: usize,
+) -> Result<Request, BadPath> {
     let path = render(path, settings, id)?;
     let limit = ("limit".to_owned(), SUB_RESOURCE_PAGE.to_string());
     Ok(get(path, vec![limit, ("page".to_owned(), page.to_string())]))

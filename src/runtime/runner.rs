@@ -137,7 +137,11 @@ where
     ///
     /// # Errors
     /// Kafka cannot be used at all; the caller should let the process end.
-    pub async fn run(mut self, drain: impl Future<Output = ()> + Send, grace: Duration) -> Result<(), RunnerError> {
+    pub async fn run(
+        mut self,
+        drain: impl Future<Output = ()> + Send,
+        grace: Duration,
+    ) -> Result<(), RunnerError> {
         let mut drain = Box::pin(drain.fuse());
         let mut committing: Option<Committing<P>> = None;
         let mut stop_at: Option<Instant> = None;
@@ -146,7 +150,8 @@ where
             if stop_at.is_some_and(|at| Instant::now() >= at || (committing.is_none() && self.is_quiet())) {
                 return Ok(());
             }
-            let wake = [self.stage.wake_at().filter(|_| stop_at.is_none()), stop_at].into_iter().flatten().min();
+            let wake =
+                [self.stage.wake_at().filter(|_| stop_at.is_none()), stop_at].into_iter().flatten().min();
             tokio::select! {
                 (producer, batch, result) = wait(&mut committing) => {
                     committing = None;
@@ -370,7 +375,8 @@ where
                 .await
                 .map_err(|e| RunnerError::Recall(self.name, Box::new(e)))?;
             self.stage.restore(&partition, ledger);
-            self.checkpoints.insert(partition, Checkpoint::resume(assignment.committed, &assignment.metadata));
+            self.checkpoints
+                .insert(partition, Checkpoint::resume(assignment.committed, &assignment.metadata));
         }
         info!(runner = self.name, partitions = self.checkpoints.len(), "partitions were assigned");
         self.fenced = None;
@@ -445,5 +451,7 @@ async fn sleep_until(at: Option<Instant>) {
 
 fn size_of(record: &InRecord) -> usize {
     let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.as_ref().map_or(0, bytes::Bytes::len) + headers
+    record.key.as_ref().map_or(0, bytes::Bytes::len)
+        + record.value.as_ref().map_or(0, bytes::Bytes::len)
+        + headers
 }
