@@ -140,10 +140,11 @@ impl Metrics {
 
     /// A request to the API was answered with `status`, or not at all. A 429 is counted as such as well.
     pub fn api_request(&self, store: &str, status: Option<u16>) {
-        let [store] = self.store(store);
+        let labels = self.store(store);
         if status == Some(429) {
-            self.inner.api_throttled.get_or_create(&[store.clone()]).inc();
+            self.inner.api_throttled.get_or_create(&labels).inc();
         }
+        let [store] = labels;
         let class = status.map_or("none", status_class);
         self.inner.api_requests.get_or_create(&[store, ("status", self.inner.words.fixed(class))]).inc();
     }
@@ -201,8 +202,9 @@ impl Inner {
     fn start_at_zero(&self) {
         let fixed = |word| self.words.fixed(word);
         for store in &self.words.stores {
-            let store = ("store", Arc::clone(store));
-            drop(self.api_throttled.get_or_create_owned(&[store.clone()]));
+            let labels = [("store", Arc::clone(store))];
+            drop(self.api_throttled.get_or_create_owned(&labels));
+            let [store] = labels;
             for class in ["2xx", "4xx", "5xx", "none"] {
                 drop(self.api_requests.get_or_create_owned(&[store.clone(), ("status", fixed(class))]));
             }
