@@ -5,10 +5,24 @@
 //! first mistake, never prints a secret, never reads a clock or the network. Fails with every mistake at once,
 //! each with its place, what was found, what is allowed and what to do.
 
+pub mod defaults;
+mod expand;
+mod incoming;
+mod kafka;
+mod load;
+mod mistake;
 mod names;
+mod outgoing;
+mod receiver;
+mod section;
 mod settings;
+mod stores;
 mod template;
+mod tree;
+mod values;
 
+pub use load::{Source, find, load, load_source, load_str};
+pub use mistake::{ConfigErrors, Mistake, MistakeRow, Mistakes};
 pub use names::EntityNames;
 pub use settings::*;
 pub use template::{Fill, Hole, Template, TemplateError};
