@@ -1,1 +1,8 @@
+//! One integration binary: real sockets, real files, nothing mocked but the far side.
 
+mod receiver_callbacks;
+mod receiver_durable;
+mod receiver_http;
+mod receiver_signatures;
+mod receiver_slow;
+mod receiver_support;
