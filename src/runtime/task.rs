@@ -1,16 +1,16 @@
-//! Named tasks: the only place that spawns.
-//!
-//! Every task carries a name in its span, so that a log line says which part of the process spoke.
+//! Named tasks.
+
+use std::future::Future;
 
 use tokio::task::JoinHandle;
-use tracing::Instrument as _;
+use tracing::Instrument;
 
-/// Starts `fut` on the runtime under `name`; the name is the span of everything it logs.
-#[allow(clippy::disallowed_methods)]
-pub fn spawn<F>(name: &'static str, fut: F) -> JoinHandle<F::Output>
+/// Starts a task under a name that shows in logs.
+#[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(fut.instrument(tracing::debug_span!("task", name)))
+    tokio::spawn(future.instrument(tracing::debug_span!("task", name)))
 }
