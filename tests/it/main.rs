@@ -1,7 +1,6 @@
 //! The one integration binary: a file per part of the bridge, each on real sockets.
 
 mod console_http;
-//! One integration binary: real sockets, real files, nothing mocked but the far side.
 
 mod receiver_callbacks;
 mod receiver_durable;
