@@ -2,4 +2,6 @@
 //!
 //! Pure: time and random draws are arguments. Each machine is tested against a naive model.
 
+pub mod backoff;
+pub mod budget;
 pub mod checkpoint;
