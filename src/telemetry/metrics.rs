@@ -46,6 +46,8 @@ struct Inner {
     api_throttled: Counters<1>,
     api_quota_left: Gauges<1>,
     api_quota: Gauges<1>,
+    hints: Counters<1>,
+    rereads: Counters<1>,
     commands: Counters<1>,
     dead_letters: Counters<1>,
     transactions: Counters<1>,
@@ -86,6 +88,8 @@ impl Metrics {
             api_throttled: add(r, names::API_THROTTLED, "Requests that the REST API answered with 429"),
             api_quota_left: add(r, names::API_QUOTA_LEFT, "Requests left in the API's current window"),
             api_quota: add(r, names::API_QUOTA, "Requests that the API grants in a window"),
+            hints: add(r, names::HINTS, "Hints that were settled"),
+            rereads: add(r, names::REREADS, "Reads that must be repeated"),
             commands: add(r, names::COMMANDS, "Commands settled"),
             dead_letters: add(r, names::DEAD_LETTERS, "Records put on a dead-letter topic"),
             transactions: add(r, names::TRANSACTIONS, "Kafka transactions ended"),
@@ -138,15 +142,33 @@ impl Metrics {
         self.inner.hydration_latency.observe(latency.as_secs_f64());
     }
 
-    /// A request to the API was answered with `status`, or not at all. A 429 is counted as such as well.
-    pub fn api_request(&self, store: &str, status: Option<u16>) {
+    /// A request to the API was answered with a status of this class (`429` is one of its own), or not at all
+    /// (`none`).
+    pub fn api_request(&self, store: &str, class: &str) {
         let labels = self.store(store);
-        if status == Some(429) {
+        let throttled = class == "429";
+        if throttled {
             self.inner.api_throttled.get_or_create(&labels).inc();
         }
         let [store] = labels;
-        let class = status.map_or("none", status_class);
+        let class = if throttled { "4xx" } else { class };
         self.inner.api_requests.get_or_create(&[store, ("status", self.inner.words.fixed(class))]).inc();
+    }
+
+    /// Hints of an entity's callbacks ended, in one of [`names::HINT_OUTCOMES`].
+    pub fn hints(&self, outcome: &str, hints: usize) {
+        self.inner.hints.get_or_create(&self.fixed("outcome", outcome)).inc_by(hints as u64);
+    }
+
+    /// A read of an entity must be repeated.
+    pub fn reread(&self, entity: &str) {
+        let words = &self.inner.words;
+        self.inner.rereads.get_or_create(&[("entity", words.find(&words.entities, entity))]).inc();
+    }
+
+    /// What the API's last answer said is left of its window.
+    pub fn api_quota_left(&self, store: &str, left: u32) {
+        self.inner.api_quota_left.get_or_create(&self.store(store)).set(left.into());
     }
 
     /// What the API's last answer said of its window: the requests left, and those it grants in all.
@@ -212,6 +234,9 @@ impl Inner {
         for outcome in names::COMMAND_OUTCOMES {
             drop(self.commands.get_or_create_owned(&[("outcome", fixed(outcome))]));
         }
+        for outcome in names::HINT_OUTCOMES {
+            drop(self.hints.get_or_create_owned(&[("outcome", fixed(outcome))]));
+        }
         for reason in &self.words.reasons {
             drop(self.dead_letters.get_or_create_owned(&[("reason", Arc::clone(reason))]));
         }
@@ -235,6 +260,7 @@ impl Words {
             .chain(&names::OPS)
             .chain(&names::STATUS_CLASSES)
             .chain(&names::COMMAND_OUTCOMES)
+            .chain(&names::HINT_OUTCOMES)
             .chain(&names::TRANSACTION_RESULTS)
             .chain(&names::HOOK_STATES)
             .chain(&names::PROMISES);
@@ -271,17 +297,6 @@ fn latency(registry: &mut Registry) -> Histogram {
         histogram.clone(),
     );
     histogram
-}
-
-fn status_class(status: u16) -> &'static str {
-    match status / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        5 => "5xx",
-        _ => names::OTHER,
-    }
 }
 
 /// A gauge holds an `i64`; more than that counts as the most.
@@ -321,14 +336,14 @@ mod tests {
             r#"bcbridge_hydrated_records_total{entity="order",op="u"} 2"#,
         );
         check(
-            |m| m.api_request("main", Some(204)),
+            |m| m.api_request("main", "2xx"),
             r#"bcbridge_api_requests_total{store="main",status="2xx"} 1"#,
         );
         check(
-            |m| m.api_request("main", None),
+            |m| m.api_request("main", "none"),
             r#"bcbridge_api_requests_total{store="main",status="none"} 1"#,
         );
-        check(|m| m.api_request("main", Some(429)), r#"bcbridge_api_throttled_total{store="main"} 1"#);
+        check(|m| m.api_request("main", "429"), r#"bcbridge_api_throttled_total{store="main"} 1"#);
         check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_left_requests{store="main"} 120"#);
         check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_requests{store="main"} 150"#);
         check(|m| m.command("applied"), r#"bcbridge_commands_total{outcome="applied"} 1"#);
@@ -363,7 +378,7 @@ mod tests {
             metrics.oldest_hint(word, Duration::ZERO);
             metrics.open_records(word, 1);
             metrics.hydrated(word, word);
-            metrics.api_request(word, Some(200));
+            metrics.api_request(word, "2xx");
             metrics.api_quota(word, 1, 1);
             metrics.command(word);
             metrics.dead_letter(word);

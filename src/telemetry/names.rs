@@ -25,6 +25,10 @@ pub const API_THROTTLED: &str = "bcbridge_api_throttled_total";
 pub const API_QUOTA_LEFT: &str = "bcbridge_api_quota_left_requests";
 /// Requests that the API grants in a window, as its last answer said, per store. Gauge.
 pub const API_QUOTA: &str = "bcbridge_api_quota_requests";
+/// Hints settled, per outcome: what became of every accepted callback. Counter.
+pub const HINTS: &str = "bcbridge_hints_total";
+/// Reads that must be repeated (too early, refused for now, unreadable), per entity. Counter.
+pub const REREADS: &str = "bcbridge_rereads_total";
 /// Commands settled, per outcome. Counter.
 pub const COMMANDS: &str = "bcbridge_commands_total";
 /// Records put on a dead-letter topic, per reason. Counter.
@@ -39,7 +43,7 @@ pub const HOOKS: &str = "bcbridge_hooks";
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 17] = [
     INTAKE_LAG,
     OPEN_RECORDS,
     OLDEST_HINT,
@@ -49,6 +53,8 @@ pub const ALL: [&str; 15] = [
     API_THROTTLED,
     API_QUOTA_LEFT,
     API_QUOTA,
+    HINTS,
+    REREADS,
     COMMANDS,
     DEAD_LETTERS,
     TRANSACTIONS,
@@ -65,6 +71,9 @@ pub const OPS: [&str; 4] = ["c", "u", "d", "r"];
 pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
 /// Label `outcome` of a command.
 pub const COMMAND_OUTCOMES: [&str; 5] = ["applied", "rejected", "partial", "unknown", "dead"];
+/// Label `outcome` of a hint: listed by a record, or ended without one.
+pub const HINT_OUTCOMES: [&str; 6] =
+    ["published", "duplicate", "not_configured", "filtered", "no_row", "dead_letter"];
 /// Label `result` of a transaction.
 pub const TRANSACTION_RESULTS: [&str; 2] = ["committed", "aborted"];
 /// Label `state` of a hook: sends; exists but was switched off; is wanted but absent; exists with other settings.
