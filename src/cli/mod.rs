@@ -1,1 +1,3 @@
-//! cli.
+//! One file per command: arguments in, an exit code out.
+
+pub mod hooks;
