@@ -5,11 +5,13 @@
 
 mod catalog;
 mod demo;
+pub mod hooks;
 mod run;
 mod sandbox;
 mod schema;
 mod send;
 mod store;
+mod validate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
