@@ -1,1 +1,12 @@
-//! model.
+//! The nouns of the bridge: ids, records, hints, commands, requests and what comes back of them.
+//!
+//! Pure data: nothing here reads a clock, the network or the environment. A value of one of these types was
+//! checked when it was made and is not checked again.
+
+pub mod command;
+pub mod dead_letter;
+pub mod hint;
+pub mod ids;
+pub mod reason;
+pub mod record;
+pub mod request;

@@ -1,0 +1,137 @@
+//! The ports: what the paths need of the world. One real implementation and one fake of each.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
+use crate::model::request::{Reply, Request};
+
+/// What a member of a consumer group is told, in order.
+#[derive(Debug)]
+pub enum Consumed {
+    /// These partitions are ours from now on, all of them and no others.
+    Assigned(Vec<Assignment>),
+    /// Nothing is ours any more; no record of the earlier assignment follows.
+    Revoked,
+    /// A record of an assigned partition.
+    Record(InRecord),
+}
+
+/// A member of a consumer group.
+pub trait Consume: Send {
+    /// Proof of membership at one moment, to be sent along with offsets (KIP-447).
+    type Group: Send + 'static;
+    /// Why the member cannot go on.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The next event. May be dropped and called again without losing one.
+    fn next(&mut self) -> impl Future<Output = Result<Consumed, Self::Error>> + Send;
+    /// Stops and resumes the flow of records; membership is kept up all the while.
+    fn pause(&mut self, paused: bool) -> Result<(), Self::Error>;
+    /// Proof of membership, taken now.
+    fn group(&self) -> Option<Self::Group>;
+    /// What is committed for the assigned partitions, asked of the broker now.
+    fn committed(&mut self) -> impl Future<Output = Result<Vec<Assignment>, Self::Error>> + Send;
+}
+
+/// What the bridge noted about the work of a partition: a partition of a compacted topic, read to its end.
+pub trait Recall: Send {
+    /// Why it could not be read.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The last committed value of each key that belongs to the work of `partition`.
+    fn recall(
+        &mut self,
+        partition: &Partition,
+    ) -> impl Future<Output = Result<BTreeMap<String, bytes::Bytes>, Self::Error>> + Send;
+}
+
+/// How a transaction failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotCommitted {
+    /// Nothing of it counts; the same may be tried again.
+    #[error("the transaction was aborted: {0}")]
+    Aborted(String),
+    /// Nobody knows; the committed offsets tell.
+    #[error("the transaction's outcome is unknown: {0}")]
+    Unknown(String),
+    /// The membership that it was sent under is over: drop everything and wait to be assigned anew.
+    #[error("the transaction was fenced: {0}")]
+    Fenced(String),
+    /// A record that the broker will never take, such as one that is too large.
+    #[error("the broker refused a record: {0}")]
+    Refused(String),
+    /// The producer cannot go on at all.
+    #[error("the transactional producer failed: {0}")]
+    Fatal(String),
+}
+
+/// A transactional producer.
+pub trait Produce<Group>: Send {
+    /// Commits records and offsets together, or neither.
+    fn commit(
+        &mut self,
+        records: Vec<OutRecord>,
+        offsets: Vec<OffsetCommit>,
+        group: Group,
+    ) -> impl Future<Output = Result<(), NotCommitted>> + Send;
+    /// Takes on the identity that belongs to an assignment, which fences and finishes whatever an earlier
+    /// owner of it left open.
+    fn identify(&mut self, owner: &Partition) -> impl Future<Output = Result<(), NotCommitted>> + Send;
+}
+
+/// A producer without transactions: what it took is durable.
+pub trait Append: Send + Sync + 'static {
+    /// Appends records, all of them acknowledged by all in-sync replicas.
+    ///
+    /// # Errors
+    /// Not all of them are known to be durable; some may be.
+    fn append(&self, records: Vec<OutRecord>) -> impl Future<Output = Result<(), NotDurable>> + Send;
+}
+
+/// Records that are not known to be durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("kafka did not acknowledge: {0}")]
+pub struct NotDurable(pub String);
+
+/// The REST API of one store.
+pub trait Store: Send + Sync + 'static {
+    /// Sends a request within the store's rate budget, and says what became of it. Never fails otherwise.
+    fn send(&self, request: Request) -> impl Future<Output = Reply> + Send;
+}
+
+/// The end of one or more consumed records: what is to be produced, together with their offsets.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The records that are done with.
+    pub positions: Vec<Position>,
+    /// What comes of them, in order.
+    pub records: Vec<OutRecord>,
+}
+
+/// Work in the background; it brings back what [`Stage::finish`] takes.
+pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send + 'static>>;
+
+/// One path of the bridge as the runner drives it. It holds no clock: the time is an argument.
+///
+/// Contract: every record that was accepted is settled exactly once, by [`Settled::positions`]; settlements
+/// are committed in the order in which they were returned; after [`Stage::reset`] nothing of before counts.
+pub trait Stage: Send {
+    /// What a job brings back.
+    type Done: Send + 'static;
+
+    /// Takes what the ledger holds for a partition that was just assigned: the last value of each key.
+    fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, bytes::Bytes>);
+    /// Takes a record; may settle it at once.
+    fn accept(&mut self, record: InRecord, now: Instant) -> Vec<Settled>;
+    /// The jobs that may start now.
+    fn start(&mut self, now: Instant) -> Vec<Job<Self::Done>>;
+    /// Takes what a job brought back.
+    fn finish(&mut self, done: Self::Done, now: Instant) -> Vec<Settled>;
+    /// When `start` should be called again, if nothing else happens.
+    fn wake_at(&self) -> Option<Instant>;
+    /// Forgets everything: the assignment is over.
+    fn reset(&mut self);
+}
