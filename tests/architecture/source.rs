@@ -32,7 +32,7 @@ pub(super) fn names(line: &str, what: &str) -> bool {
         // `engine.rand` and `crate::rand` are ours; `hyper_util` is hyper's.
         let ours = before.ends_with("crate::") || before.ends_with("self::") || before.ends_with("super::");
         let library = what.chars().all(|c| c.is_lowercase());
-        let starts = !before.ends_with(is_word) && !ours && !(library && before.ends_with('.'));
+        let starts = !(before.ends_with(is_word) || ours || (library && before.ends_with('.')));
         let ends = if library {
             after.starts_with("::")
                 || after.starts_with("_util::")
