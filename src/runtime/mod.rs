@@ -1,1 +1,5 @@
 //! runtime.
+
+pub mod task;
+
+pub use task::spawn;

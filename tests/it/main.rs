@@ -1,1 +1,3 @@
-
+mod sandbox_api;
+mod sandbox_callbacks;
+mod sandbox_lab;
