@@ -15,3 +15,6 @@ mod client_rates;
 mod client_replies;
 mod client_safety;
 mod hooks_api;
+mod sandbox_api;
+mod sandbox_callbacks;
+mod sandbox_lab;
