@@ -87,9 +87,9 @@ mod tests {
 
     #[tokio::test]
     async fn copies_that_arrive_together_are_appended_once() {
-        let (seen, appends) = (Seen::new(100), AtomicU32::new(0));
+        let (seen, appends, id) = (Seen::new(100), AtomicU32::new(0), id("1"));
         let one = || {
-            seen.once("a", &EventId::parse(b"1").unwrap(), async {
+            seen.once("a", &id, async {
                 tokio::task::yield_now().await;
                 appends.fetch_add(1, Ordering::Relaxed);
                 Ok::<(), ()>(())

@@ -2,6 +2,8 @@
 
 mod console_http;
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 mod receiver_callbacks;
 mod receiver_durable;
 mod receiver_http;

@@ -10,19 +10,9 @@ use std::sync::atomic::Ordering;
 
 const WINDOW: Window = Window { now_s: NOW_S, max_behind_s: 72 * 3600 };
 
-fn check(
-    key: &[u8],
-    id: &str,
-    timestamp: &str,
-    signature: &str,
-    body: &[u8],
-    now_s: i64,
-) -> Result<Verified, Refusal> {
-    let claim = Claim {
-        id: Field::Once(id.as_bytes()),
-        timestamp: Field::Once(timestamp.as_bytes()),
-        signature: Field::Once(signature.as_bytes()),
-    };
+fn check(key: &[u8], signed: [&str; 3], body: &[u8], now_s: i64) -> Result<Verified, Refusal> {
+    let [id, timestamp, signature] = signed.map(|text| Field::Once(text.as_bytes()));
+    let claim = Claim { id, timestamp, signature };
     verify(&Keys::new([key]), SignaturePolicy::Required, &claim, body, Window { now_s, ..WINDOW })
 }
 
@@ -47,7 +37,7 @@ fn the_public_vectors_of_the_scheme_verify() {
     for (secret, id, timestamp, body, signature) in vectors {
         let key = STANDARD.decode(secret).unwrap();
         let verified =
-            check(&key, id, &timestamp.to_string(), signature, body.as_bytes(), timestamp + 10).unwrap();
+            check(&key, [id, &timestamp.to_string(), signature], body.as_bytes(), timestamp + 10).unwrap();
         assert_eq!(verified.event_id().map(EventId::as_str), Some(id));
         assert_eq!(verified.timestamp(), Some(timestamp));
         assert_eq!(sign(&key, id, timestamp, body.as_bytes()), signature);
@@ -58,7 +48,7 @@ fn the_public_vectors_of_the_scheme_verify() {
 fn a_client_secret_is_used_as_it_is_written() {
     let signature = "v1,Rrox0l361jCP8NWOwX8R4t3N3IgPk3oDpRRukFZY/gY=";
     let verdict = |secret: &[u8]| {
-        check(secret, "msg_2f6c0b9d0f1e4d0a", "1767225600", signature, ORDER.as_bytes(), 1_767_225_600)
+        check(secret, ["msg_2f6c0b9d0f1e4d0a", "1767225600", signature], ORDER.as_bytes(), 1_767_225_600)
             .map(|_| ())
     };
     assert_eq!(verdict(SECRET.as_bytes()), Ok(()));
@@ -83,9 +73,9 @@ fn a_body_changed_by_anything_is_refused() {
         bytes[at] ^= 1;
         String::from_utf8(bytes).unwrap()
     }));
-    assert!(check(key, "m", &ts, &signature, ORDER.as_bytes(), NOW_S).is_ok());
+    assert!(check(key, ["m", &ts, &signature], ORDER.as_bytes(), NOW_S).is_ok());
     for body in changed {
-        let verdict = check(key, "m", &ts, &signature, body.as_bytes(), NOW_S);
+        let verdict = check(key, ["m", &ts, &signature], body.as_bytes(), NOW_S);
         assert_eq!(verdict, Err(Refusal::NoMatch), "{body}");
     }
 }
@@ -93,12 +83,12 @@ fn a_body_changed_by_anything_is_refused() {
 #[test]
 fn malformed_ids_and_timestamps_are_refused_before_any_key() {
     let key = b"k";
-    let id_verdict = |id: &str| check(key, id, "1767225700", "v1,x", b"", NOW_S).unwrap_err();
+    let id_verdict = |id: &str| check(key, [id, "1767225700", "v1,x"], b"", NOW_S).unwrap_err();
     for id in ["", "a b", "a.b", "msg_1.T", "é", "a\n", &"x".repeat(129)] {
         assert_eq!(id_verdict(id), Refusal::BadId, "{id:?}");
     }
     assert_eq!(id_verdict(&"x".repeat(128)), Refusal::NoMatch);
-    let ts_verdict = |ts: &str| check(key, "m", ts, "v1,x", b"", NOW_S).unwrap_err();
+    let ts_verdict = |ts: &str| check(key, ["m", ts, "v1,x"], b"", NOW_S).unwrap_err();
     let odd = [
         "",
         "-9223372036854775808",
@@ -126,21 +116,21 @@ fn malformed_ids_and_timestamps_are_refused_before_any_key() {
 fn the_border_between_id_timestamp_and_body_can_not_be_moved() {
     let (key, t) = (b"k".as_slice(), NOW_S.to_string());
     let signature = sign(key, "msg_1", NOW_S, format!("{t}.{{}}").as_bytes());
-    assert!(check(key, "msg_1", &t, &signature, format!("{t}.{{}}").as_bytes(), NOW_S).is_ok());
-    assert_eq!(check(key, &format!("msg_1.{t}"), &t, &signature, b"{}", NOW_S), Err(Refusal::BadId));
+    assert!(check(key, ["msg_1", &t, &signature], format!("{t}.{{}}").as_bytes(), NOW_S).is_ok());
+    assert_eq!(check(key, [&format!("msg_1.{t}"), &t, &signature], b"{}", NOW_S), Err(Refusal::BadId));
 }
 
 #[test]
 fn the_window_is_72_hours_back_and_5_minutes_ahead() {
     let verdict = |behind_s: i64| {
         let ts = NOW_S - behind_s;
-        check(b"k", "m", &ts.to_string(), &sign(b"k", "m", ts, b"{}"), b"{}", NOW_S).map(|_| ())
+        check(b"k", ["m", &ts.to_string(), &sign(b"k", "m", ts, b"{}")], b"{}", NOW_S).map(|_| ())
     };
     assert_eq!(verdict(72 * 3600), Ok(()));
     assert_eq!(verdict(72 * 3600 + 1), Err(Refusal::TooOld));
     assert_eq!(verdict(-300), Ok(()));
     assert_eq!(verdict(-301), Err(Refusal::InFuture));
-    let far = check(b"k", "m", "99999999999", &sign(b"k", "m", 99_999_999_999, b"{}"), b"{}", i64::MIN);
+    let far = check(b"k", ["m", "99999999999", &sign(b"k", "m", 99_999_999_999, b"{}")], b"{}", i64::MIN);
     assert_eq!(far, Err(Refusal::InFuture));
 }
 
@@ -149,8 +139,8 @@ fn signatures_are_a_list_of_which_one_v1_must_match() {
     let good = sign(b"k", "m", NOW_S, b"{}");
     let bad = sign(b"other", "m", NOW_S, b"{}");
     let raw = good.strip_prefix("v1,").unwrap();
-    let verdict = |list: &str| check(b"k", "m", &NOW_S.to_string(), list, b"{}", NOW_S).map(|_| ());
-    let seven = vec![bad.as_str(); 7].join(" ");
+    let verdict = |list: &str| check(b"k", ["m", &NOW_S.to_string(), list], b"{}", NOW_S).map(|_| ());
+    let seven = [bad.as_str(); 7].join(" ");
     let fits: Vec<String> = vec![
         good.clone(),
         format!("{bad} {good}"),
@@ -195,7 +185,7 @@ fn base64_has_one_spelling() {
     let last = bytes.len() - 2;
     let value = alphabet.iter().position(|b| *b == bytes[last]).unwrap();
     bytes[last] = alphabet[value | 1];
-    let verdict = check(b"k", "m", &NOW_S.to_string(), std::str::from_utf8(&bytes).unwrap(), b"{}", NOW_S);
+    let verdict = check(b"k", ["m", &NOW_S.to_string(), std::str::from_utf8(&bytes).unwrap()], b"{}", NOW_S);
     assert_eq!(verdict, Err(Refusal::NoMatch));
 }
 
@@ -320,7 +310,10 @@ async fn what_is_not_authentic_is_answered_401_and_stored_nowhere() {
     }
     assert_eq!(rig.metrics.count(Outcome::Unauthorized), count);
     assert_eq!(rig.intake.calls.load(Ordering::SeqCst), 0);
-    assert_eq!(rig.status(&good.at(NOW_S - 72 * 3600).bytes()).await, 200);
+    let oldest = good.at(NOW_S - 72 * 3600).bytes();
+    assert_eq!(rig.status(&oldest).await, 200);
+    rig.now_s.fetch_add(1, Ordering::SeqCst);
+    assert_eq!(rig.status(&oldest).await, 401, "a repeat is verified like any other");
     rig.end().await;
 }
 
