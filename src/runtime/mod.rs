@@ -15,8 +15,3 @@ pub mod task;
 pub use drain::{Drain, DrainTrigger, Tasks};
 pub use lifecycle::{Lifecycle, LifecycleError, stop_signal};
 pub use task::{install_panic_hook, spawn};
-//! runtime.
-
-pub mod task;
-
-pub use task::spawn;
