@@ -90,6 +90,17 @@ impl Cluster {
         self.check(&topics, settings).await
     }
 
+    /// Looks without changing anything: which promises the topics cannot keep.
+    ///
+    /// # Errors
+    /// The brokers do not answer, or a topic is missing that the bridge may not create.
+    pub async fn inspect(&self, settings: &Settings) -> Result<Vec<String>> {
+        if settings.kafka.bootstrap == Bootstrap::Embedded {
+            return Ok(Vec::new());
+        }
+        self.check(&Topics::new(&self.client)?, settings).await
+    }
+
     async fn check(&self, topics: &Topics, settings: &Settings) -> Result<Vec<String>> {
         let specs = topics::specs(settings);
         let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
