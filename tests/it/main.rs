@@ -17,3 +17,7 @@ mod receiver_support;
 mod sandbox_api;
 mod sandbox_callbacks;
 mod sandbox_lab;
+//! Integration tests: the real parts on real sockets, against the built-in broker or Apache Kafka.
+
+mod broker_lab;
+mod broker_probe;
