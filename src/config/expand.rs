@@ -91,7 +91,7 @@ pub(super) fn expand(
 }
 
 /// The brace that ends a variable, past those of variables inside its default.
-fn closing(body: &str) -> Option<usize> {
+pub(super) fn closing(body: &str) -> Option<usize> {
     let mut open = 0_usize;
     let bytes = body.as_bytes();
     for (at, byte) in bytes.iter().enumerate() {

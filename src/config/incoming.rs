@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::defaults;
-use super::kafka::template;
+use super::kafka::{key_template, template};
 use super::mistake::Mistake;
-use super::section::{Reading, Section, closest, found, scalar};
+use super::section::{Reading, Section, closest, found, quoted, scalar};
 use super::settings::{IncomingSettings, KafkaSettings, RecordFormat, StoreSettings};
 use super::template::Hole;
 use super::tree::{Node, Place, Value};
@@ -134,7 +134,7 @@ fn entry(
             .unwrap_or(base.confirm_gone),
         format: section.choice(cx, "format", &FORMATS).unwrap_or(base.format),
         topic: template(cx, section, "topic", &of_topic).unwrap_or(base.topic),
-        key: template(cx, section, "key", &[Hole::Store, Hole::Entity, Hole::Id]).unwrap_or(base.key),
+        key: key_template(cx, section).unwrap_or(base.key),
         entity: known,
     };
     entity.map(|_| settings)
@@ -187,7 +187,7 @@ fn scopes(cx: &mut Reading<'_>, section: &Section<'_>, base: &IncomingSettings) 
         let hits: Vec<&String> =
             base.scopes.iter().filter(|scope| values::scope_matches(&pattern, scope)).collect();
         if hits.is_empty() && !base.entity.is_empty() {
-            let message = format!("{pattern:?} is no scope of entity `{}`", base.entity);
+            let message = format!("{} is no scope of entity `{}`", quoted(node), base.entity);
             let allowed = if base.scopes.is_empty() {
                 "nothing: it has no webhook".to_owned()
             } else {
@@ -211,7 +211,7 @@ fn include(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> Vec<Str
     let mut includes = Vec::new();
     for (name, node) in section.texts(cx, "include").unwrap_or_default() {
         if !known.contains(&name) && !entity.is_empty() {
-            let message = format!("{name:?} cannot be read along with entity `{entity}`");
+            let message = format!("{} cannot be read along with entity `{entity}`", quoted(node));
             let allowed = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
             let help = closest(&name, known.iter().map(String::as_str));
             let help = help.map(|name| format!("did you mean `{name}`?")).unwrap_or_default();

@@ -108,8 +108,7 @@ fn topics(cx: &mut Reading<'_>, kafka: &Section<'_>, bootstrap: &Bootstrap) -> T
         partitions: partitions.unwrap_or(defaults::PARTITIONS),
         replication_factor: copies.unwrap_or(replication),
         names: names(cx, &section),
-        key: template(cx, &section, "key", &[Hole::Store, Hole::Entity, Hole::Id])
-            .unwrap_or_else(|| default(defaults::KEY)),
+        key: key_template(cx, &section).unwrap_or_else(|| default(defaults::KEY)),
     }
 }
 
@@ -159,6 +158,18 @@ pub(super) fn template(
             None
         }
     }
+}
+
+/// The template of a record's key: without the id, all of an entity's records would replace each other.
+pub(super) fn key_template(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<Template> {
+    let template = template(cx, section, "key", &[Hole::Store, Hole::Entity, Hole::Id])?;
+    if !template.has(Hole::Id) {
+        let node = section.get("key")?;
+        let message = format!("`{}` has no {{id}}", section.path_of("key"));
+        let mistake = Mistake::new(&node.at, message, "a template with {id}, such as {entity}:{id}");
+        cx.wrong(mistake.help("records with equal keys replace each other on a compacted topic"));
+    }
+    Some(template)
 }
 
 #[cfg(test)]

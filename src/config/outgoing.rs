@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::incoming::{entity, store};
 use super::mistake::Mistake;
-use super::section::{Reading, Section, closest};
+use super::section::{Reading, Section, closest, quoted};
 use super::settings::{KafkaSettings, MappingTest, OnFailure, OutgoingSettings, Route, StoreSettings};
 use super::template::Fill;
 use super::tree::{Node, Scalar, ScalarKind, Value};
@@ -134,7 +134,7 @@ fn route(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<Route> {
             if known.contains(&action) {
                 return Some(Route::Mapped { entity, action });
             }
-            let message = format!("entity `{entity}` has no action {action:?}");
+            let message = format!("entity `{entity}` has no action {}", quoted(node));
             let allowed =
                 if known.is_empty() { "nothing: it cannot be written".to_owned() } else { known.join(", ") };
             let help = closest(&action, known.iter().map(String::as_str));

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::defaults;
 use super::mistake::Mistake;
-use super::section::{Reading, Section};
+use super::section::{Reading, Section, quoted};
 use super::settings::{Cidr, ConsoleSettings, ReceiverSettings, SpoolSettings};
 use super::stores::url_help;
 use super::tree::{Node, Place, Value};
@@ -83,7 +83,7 @@ fn trusted_proxies(cx: &mut Reading<'_>, section: &Section<'_>) -> Vec<Cidr> {
         match values::cidr(&text) {
             Some(block) => blocks.push(block),
             None => {
-                let message = format!("{text:?} in `receiver.trusted_proxies` is no address block");
+                let message = format!("{} in `receiver.trusted_proxies` is no address block", quoted(node));
                 cx.wrong(Mistake::new(&node.at, message, "10.0.0.0/8, fd00::/8 or one address"));
             }
         }

@@ -228,10 +228,15 @@ impl<'n> Section<'n> {
             Ok(mapping) => Some(mapping),
             Err(error) => {
                 let path = self.path_of(key);
-                let message = format!(
-                    "`{path}` is no jq: {} (line {}, column {} of the expression)",
-                    error.message, error.line, error.column
-                );
+                let message = if scalar.variables.is_empty() {
+                    let (line, column) = (error.line, error.column);
+                    format!(
+                        "`{path}` is no jq: {} (line {line}, column {column} of the expression)",
+                        error.message
+                    )
+                } else {
+                    format!("`{path}` is no jq: {}", found(scalar, false))
+                };
                 let mistake = Mistake::new(
                     &node.at,
                     message,
@@ -307,6 +312,15 @@ pub(super) fn found(scalar: &Scalar, secret: bool) -> String {
         [] if scalar.kind == ScalarKind::Text => format!("{:?}", scalar.text),
         [] => scalar.text.clone(),
         names => format!("not valid after putting in ${{{}}} (its value is hidden)", names.join("}, ${")),
+    }
+}
+
+/// A text as it may be shown: its variables' names, where it has some.
+pub(super) fn quoted(node: &Node) -> String {
+    match &node.value {
+        Value::Scalar(scalar) if scalar.variables.is_empty() => format!("{:?}", scalar.text),
+        Value::Scalar(scalar) => format!("the value of ${{{}}}", scalar.variables.join("}, ${")),
+        other => kind(other).to_owned(),
     }
 }
 

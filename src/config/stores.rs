@@ -7,7 +7,7 @@ use url::Url;
 
 use super::defaults;
 use super::mistake::Mistake;
-use super::section::{Reading, Section};
+use super::section::{Reading, Section, quoted};
 use super::settings::{BudgetSettings, SignaturePolicy, StoreSettings};
 use super::tree::{Node, Place, Value};
 use super::values::{self, BadUrl};
@@ -51,8 +51,8 @@ pub(super) fn read(cx: &mut Reading<'_>, root: &Section<'_>) -> Vec<StoreSetting
         let store = store(cx, &section);
         for (other, key) in stores.iter().filter_map(|other| Some((other, clash(other, &store)?))) {
             let place = section.get(key).map_or(&section.at, |node| &node.at);
-            let shown = if key == "name" { &other.name } else { &other.store_hash };
-            let message = format!("`{key}` {shown:?} is given to two stores");
+            let shown = section.get(key).map_or_else(|| format!("{:?}", other.name), quoted);
+            let message = format!("`{key}` {shown} is given to two stores");
             cx.wrong(
                 Mistake::new(place, message, "each store once, under its own name")
                     .help("rename or remove one"),

@@ -8,6 +8,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Location, Spanned};
 
+use super::expand::closing;
+
 /// Where something stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Place {
@@ -95,12 +97,12 @@ pub(super) fn parse(source: &str) -> Result<Node, SyntaxError> {
     if empty {
         return Ok(Node { at: Place { line: 1, column: 1, start: 0, end: 0 }, value: Value::Null });
     }
-    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(source, options) {
-        Ok(raw) => Ok(node(raw, source)),
+    let file = File::new(source);
+    match serde_saphyr::from_str_with_options::<Spanned<Raw>>(&file.shielded, options) {
+        Ok(raw) => Ok(file.node(raw)),
         Err(error) => {
-            let at = error
-                .location()
-                .map_or(Place { line: 1, column: 1, start: 0, end: 0 }, |l| place(&l, source));
+            let first = Place { line: 1, column: 1, start: 0, end: 0 };
+            let at = error.location().map_or(first, |location| file.place(&location));
             Err(SyntaxError { at, message: short(&error.to_string()) })
         }
     }
@@ -186,55 +188,150 @@ impl<'de> Deserialize<'de> for Raw {
     }
 }
 
-fn node(raw: Spanned<Raw>, source: &str) -> Node {
-    let at = place(&raw.referenced, source);
-    // A hash like `12e4` is a number to YAML; the letters that were written are what counts.
-    let written = place(&raw.defined, source);
-    let spelled = |fallback: String| match source.get(written.range()).map(str::trim) {
-        Some(text) if !text.is_empty() => text.to_owned(),
-        _ => fallback,
-    };
-    let scalar = |text, kind| Value::Scalar(Scalar { text, kind, variables: Vec::new() });
-    let value = match raw.value {
-        Raw::Null => Value::Null,
-        Raw::Bool(v) => scalar(spelled(v.to_string()), ScalarKind::Bool),
-        Raw::Number(v) => scalar(spelled(v), ScalarKind::Number),
-        Raw::Text(v) => scalar(v, ScalarKind::Text),
-        Raw::List(items) => Value::List(items.into_iter().map(|item| node(item, source)).collect()),
-        Raw::Map(entries) => Value::Map(
-            entries
-                .into_iter()
-                .map(|(key, value)| {
-                    let key = Key { at: place(&key.referenced, source), name: key.value };
-                    (key, node(value, source))
-                })
-                .collect(),
-        ),
-    };
-    Node { at, value }
+/// Characters that end a plain scalar somewhere in YAML, and what stands for them inside `${...}` while the file is
+/// parsed: private characters, one for one, so that lines and columns stay.
+const SHIELD: [(char, char); 12] = [
+    ('{', '\u{f0001}'),
+    ('}', '\u{f0002}'),
+    ('[', '\u{f0003}'),
+    (']', '\u{f0004}'),
+    (',', '\u{f0005}'),
+    (':', '\u{f0006}'),
+    ('#', '\u{f0007}'),
+    ('?', '\u{f0008}'),
+    ('&', '\u{f0009}'),
+    ('*', '\u{f000a}'),
+    ('!', '\u{f000b}'),
+    ('%', '\u{f000c}'),
+];
+
+/// `source` with the variables made safe for YAML: `{ token: ${TOKEN:-} }` should mean what it looks like. A file
+/// that already holds the private characters is left alone.
+fn shield(source: &str) -> String {
+    if source.contains(SHIELD.map(|(_, private)| private)) {
+        return source.to_owned();
+    }
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("${") {
+        let (before, variable) = rest.split_at(at);
+        out.push_str(before);
+        let line = variable.find('\n').unwrap_or(variable.len());
+        let Some(end) = closing(&variable[2..line]) else {
+            out.push_str(&variable[..2]);
+            rest = &variable[2..];
+            continue;
+        };
+        let (variable, after) = variable.split_at(end + 3);
+        let swap = |c: char| SHIELD.iter().find(|(plain, _)| *plain == c).map_or(c, |(_, private)| *private);
+        out.extend(variable.chars().map(swap));
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
-fn place(location: &Location, source: &str) -> Place {
-    let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    let line = number(location.line()).max(1);
-    let column = number(location.column()).max(1);
-    let fallback = || offset(source, line, column);
-    let start = location.span().byte_offset().map_or_else(fallback, number).min(source.len());
-    let len = location.span().byte_len().map_or(0, number);
-    let mut end = start.saturating_add(len).min(source.len());
-    if !source.is_char_boundary(start) || !source.is_char_boundary(end) {
-        return Place { line, column, start: 0, end: 0 };
-    }
-    // A collection's span may reach over the following lines; its first line is what people look for.
-    if let Some(newline) = source[start..end].find('\n') {
-        end = start + newline;
-    }
-    Place { line, column, start, end }
+/// The file while it becomes a tree.
+struct File<'s> {
+    source: &'s str,
+    shielded: String,
+    /// The byte at which each character of the source begins, and the end.
+    bytes: Vec<usize>,
 }
 
-/// The byte at which a line and column stand.
-fn offset(source: &str, line: usize, column: usize) -> usize {
-    let before: usize = source.split_inclusive('\n').take(line - 1).map(str::len).sum();
-    let rest = source.get(before..).unwrap_or_default();
-    before + rest.char_indices().nth(column - 1).map_or(rest.len(), |(at, _)| at)
+impl<'s> File<'s> {
+    fn new(source: &'s str) -> Self {
+        let bytes = source.char_indices().map(|(at, _)| at).chain([source.len()]).collect();
+        Self { source, shielded: shield(source), bytes }
+    }
+
+    /// The text that stood there before it was shielded.
+    fn plain(&self, text: String) -> String {
+        if self.shielded.len() == self.source.len() {
+            return text;
+        }
+        let swap = |c: char| SHIELD.iter().find(|(_, private)| *private == c).map_or(c, |(plain, _)| *plain);
+        text.chars().map(swap).collect()
+    }
+
+    fn node(&self, raw: Spanned<Raw>) -> Node {
+        let at = self.place(&raw.referenced);
+        // A hash like `12e4` is a number to YAML; the letters that were written are what counts.
+        let written = self.place(&raw.defined);
+        let spelled = |fallback: String| match self.source.get(written.range()).map(str::trim) {
+            Some(text) if !text.is_empty() => text.to_owned(),
+            _ => fallback,
+        };
+        let scalar = |text, kind| Value::Scalar(Scalar { text, kind, variables: Vec::new() });
+        let value = match raw.value {
+            Raw::Null => Value::Null,
+            Raw::Bool(v) => scalar(spelled(v.to_string()), ScalarKind::Bool),
+            Raw::Number(v) => scalar(spelled(v), ScalarKind::Number),
+            Raw::Text(v) => scalar(self.plain(v), ScalarKind::Text),
+            Raw::List(items) => Value::List(items.into_iter().map(|item| self.node(item)).collect()),
+            Raw::Map(entries) => Value::Map(
+                entries
+                    .into_iter()
+                    .map(|(key, value)| {
+                        let name = self.plain(key.value);
+                        (Key { at: self.place(&key.referenced), name }, self.node(value))
+                    })
+                    .collect(),
+            ),
+        };
+        Node { at, value }
+    }
+
+    fn place(&self, location: &Location) -> Place {
+        let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let last = self.bytes.len() - 1;
+        let first = number(location.span().offset()).min(last);
+        let past = first.saturating_add(number(location.span().len())).min(last);
+        let (start, mut end) = (self.bytes[first], self.bytes[past]);
+        // A collection's span may reach over the following lines; its first line is what people look for.
+        if let Some(newline) = self.source[start..end].find('\n') {
+            end = start + newline;
+        }
+        Place { line: number(location.line()).max(1), column: number(location.column()).max(1), start, end }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scalars(node: &Node, out: &mut Vec<(usize, usize, String)>) {
+        match &node.value {
+            Value::Null => {}
+            Value::Scalar(scalar) => out.push((node.at.line, node.at.column, scalar.text.clone())),
+            Value::List(items) => items.iter().for_each(|item| scalars(item, out)),
+            Value::Map(entries) => entries.iter().for_each(|(_, value)| scalars(value, out)),
+        }
+    }
+
+    fn check(source: &str, want: &[(usize, usize, &str)]) {
+        let mut found = Vec::new();
+        scalars(&parse(source).unwrap(), &mut found);
+        let want: Vec<_> =
+            want.iter().map(|(line, column, text)| (*line, *column, (*text).to_owned())).collect();
+        assert_eq!(found, want, "{source}");
+    }
+
+    #[test]
+    fn variables_may_stand_unquoted_inside_braces_and_brackets() {
+        check("a: { b: ${B:-x, y}, c: d }", &[(1, 9, "${B:-x, y}"), (1, 24, "d")]);
+        check(
+            "[ ${A}, '${B:-\u{e9}}', \"${C:?no # way}\" ]",
+            &[(1, 3, "${A}"), (1, 9, "${B:-\u{e9}}"), (1, 20, "${C:?no # way}")],
+        );
+        check("a: ${X:-${Y:-}}\nb: ${open\nc: d", &[(1, 4, "${X:-${Y:-}}"), (2, 4, "${open"), (3, 4, "d")]);
+    }
+
+    #[test]
+    fn scalars_keep_their_spelling() {
+        check(
+            "a: 12e4\nb: 0x1F\nc: 007\nd: 1_000",
+            &[(1, 4, "12e4"), (2, 4, "0x1F"), (3, 4, "007"), (4, 4, "1_000")],
+        );
+    }
 }

@@ -21,3 +21,6 @@ mod sandbox_lab;
 
 mod broker_lab;
 mod broker_probe;
+//! The integration tests: one binary.
+
+mod config_load;
