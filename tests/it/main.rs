@@ -1,5 +1,7 @@
 //! One integration binary: real sockets, real time where time matters.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic, helpers included")]
+
 mod client_lab;
 mod client_rates;
 mod client_replies;
