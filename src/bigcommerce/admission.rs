@@ -1,13 +1,14 @@
 //! The shell around the pure budget: waits until a request may be sent, and reports what became of it.
 //!
-//! Each purpose has a queue of its own, first come first served, and only the head of each queue asks the budget.
+//! Each purpose has a queue of its own, first come first served, and only the head of each queue asks the budget
+//! and then for one of the store's places. So a backlog of one purpose never stands before another.
 //! A request that is dropped on the way, for whatever reason, counts as sent without a reply.
 
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::budget::{Acquired, Budget, BudgetConfig, Observation, QuotaView, Ticket};
 use crate::model::request::Purpose;
@@ -18,6 +19,8 @@ pub(super) struct Admission {
     budget: Mutex<Budget>,
     /// A request has ended: the heads of the queues ask again.
     changed: Notify,
+    /// Requests at once on the whole store.
+    places: Arc<Semaphore>,
     live: tokio::sync::Mutex<()>,
     command: tokio::sync::Mutex<()>,
     upkeep: tokio::sync::Mutex<()>,
@@ -31,26 +34,36 @@ pub(super) struct Pass<'a> {
 }
 
 impl Admission {
-    pub(super) fn new(config: BudgetConfig) -> Self {
+    pub(super) fn new(config: BudgetConfig, at_once: usize) -> Self {
         Self {
             budget: Mutex::new(Budget::new(config)),
             changed: Notify::new(),
+            places: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))),
             live: tokio::sync::Mutex::new(()),
             command: tokio::sync::Mutex::new(()),
             upkeep: tokio::sync::Mutex::new(()),
         }
     }
 
-    /// Waits for a pass. At the head of its queue it waits no longer than `patience`; when that cannot be enough
-    /// it returns at once with the time that it would take.
-    pub(super) async fn enter(&self, purpose: Purpose, patience: Duration) -> Result<Pass<'_>, Duration> {
+    /// Waits for a pass and a place. At the head of its queue it waits for the budget no longer than `patience`;
+    /// when that cannot be enough it returns at once with the time that it would take.
+    pub(super) async fn enter(
+        &self,
+        purpose: Purpose,
+        patience: Duration,
+    ) -> Result<(Pass<'_>, OwnedSemaphorePermit), Duration> {
         let queue = match purpose {
             Purpose::Live => &self.live,
             Purpose::Command => &self.command,
             Purpose::Upkeep => &self.upkeep,
         };
         let _turn = queue.lock().await;
-        let give_up = now() + patience;
+        let pass = self.pass(purpose, now() + patience).await?;
+        let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
+        Ok((pass, place))
+    }
+
+    async fn pass(&self, purpose: Purpose, give_up: Instant) -> Result<Pass<'_>, Duration> {
         loop {
             // Listen before asking, so that an end in between is not missed.
             let mut changed = pin!(self.changed.notified());

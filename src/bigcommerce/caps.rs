@@ -1,4 +1,4 @@
-//! How many requests may run at once, on the whole store and on single endpoints.
+//! How many requests may run at once on single endpoints.
 //!
 //! BigCommerce documents caps for some endpoints, beyond which it answers 429. Each row is one cap; all paths of
 //! a row share it. Endpoints without a row are bounded by the store's total only.
@@ -69,12 +69,11 @@ const ROWS: &[Row] = &[
 #[derive(Debug)]
 pub(super) struct Caps {
     endpoints: HashMap<(Method, &'static str), Arc<Semaphore>>,
-    total: Arc<Semaphore>,
 }
 
 impl Caps {
-    /// All free; `total` is at least one.
-    pub(super) fn new(total: usize) -> Self {
+    /// All free.
+    pub(super) fn new() -> Self {
         let mut endpoints = HashMap::new();
         for row in ROWS {
             let permits = Arc::new(Semaphore::new(row.at_once));
@@ -84,7 +83,7 @@ impl Caps {
                 endpoints.insert((method, template), Arc::clone(&permits));
             }
         }
-        Self { endpoints, total: Arc::new(Semaphore::new(total.max(1))) }
+        Self { endpoints }
     }
 
     /// Waits for a place at the request's endpoint, if that has a cap.
@@ -92,11 +91,6 @@ impl Caps {
         let plain = plain(request.path.template());
         let permits = self.endpoints.get(&(request.method, plain.as_str()))?;
         Some(Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed"))
-    }
-
-    /// Waits for one of the store's places.
-    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.total).acquire_owned().await.expect("the semaphore is never closed")
     }
 }
 
@@ -107,6 +101,6 @@ mod tests {
     #[test]
     fn no_endpoint_has_two_caps() {
         let rows: usize = ROWS.iter().map(|row| row.methods.len() * row.templates.len()).sum();
-        assert_eq!(Caps::new(16).endpoints.len(), rows);
+        assert_eq!(Caps::new().endpoints.len(), rows);
     }
 }

@@ -16,9 +16,10 @@ use url::Url;
 
 use super::address::{Address, BadAddress};
 use super::admission::Admission;
+use super::body::Bodies;
 use super::caps::Caps;
 use super::classify::{self, Content, End, Facts};
-use super::{body, guard, headers};
+use super::{guard, headers};
 use crate::engine::budget::{BudgetConfig, QuotaView};
 use crate::model::request::{Answer, Method, Reply, Request};
 use crate::runtime::ports::Store;
@@ -29,6 +30,9 @@ const DEFAULT_AT_ONCE: usize = 16;
 
 /// How long to stay away from a store that could not be reached.
 const UNREACHABLE: Duration = Duration::from_secs(2);
+
+/// Some plans have windows of an hour; a caller is better told to come back than kept that long.
+const LONGEST_RATE_WAIT: Duration = Duration::from_secs(120);
 
 /// Idle connections are dropped well before a server would, lest a request meets a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(20);
@@ -83,7 +87,7 @@ pub struct Timeouts {
     /// For a connection to be made. Default 5 s.
     pub connect: Duration,
     /// How long a request may wait for the budget at the head of its queue, and how long refusals (429) are
-    /// waited out. None: two of the store's windows.
+    /// waited out. None: two of the store's windows, at most two minutes.
     pub rate_wait: Option<Duration>,
 }
 
@@ -139,6 +143,7 @@ struct Inner {
     address: Address,
     admission: Admission,
     caps: Caps,
+    bodies: Bodies,
     timeouts: Timeouts,
     on_reply: Option<OnReply>,
 }
@@ -160,8 +165,9 @@ impl StoreClient {
         let inner = Inner {
             http,
             address,
-            admission: Admission::new(config.budget),
-            caps: Caps::new(config.at_once),
+            admission: Admission::new(config.budget, config.at_once),
+            caps: Caps::new(),
+            bodies: Bodies::new(),
             timeouts: config.timeouts,
             on_reply: config.on_reply,
         };
@@ -227,7 +233,8 @@ impl Inner {
             Err(bad) => return unsent(Answer::Invalid, bad.to_string()),
         };
         let _endpoint = self.caps.endpoint(request).await;
-        let patience = self.timeouts.rate_wait.unwrap_or(self.admission.window_length() * 2);
+        let two_windows = (self.admission.window_length() * 2).min(LONGEST_RATE_WAIT);
+        let patience = self.timeouts.rate_wait.unwrap_or(two_windows);
         // The clock of the wait starts with the first refusal: being queued is not being refused.
         let mut give_up = None;
         loop {
@@ -250,8 +257,7 @@ impl Inner {
 
     /// Sends once, as soon as the budget allows.
     async fn exchange(&self, request: &Request, url: Url, patience: Duration) -> Result<Exchange, Duration> {
-        let pass = self.admission.enter(request.purpose, patience).await?;
-        let _place = self.caps.place().await;
+        let (pass, _place) = self.admission.enter(request.purpose, patience).await?;
         let started = tokio::time::Instant::now();
         let deadline = started + self.timeouts.request;
         let mut response = match timeout_at(deadline, self.http.execute(outgoing(request, url))).await {
@@ -275,7 +281,7 @@ impl Inner {
             }
         };
         let (body, end) =
-            timeout_at(deadline, body::read(&mut response)).await.unwrap_or((Bytes::new(), End::Cut));
+            timeout_at(deadline, self.bodies.read(&mut response)).await.unwrap_or((Bytes::new(), End::Cut));
         self.tell(request, status, started.into_std());
         Ok(Exchange { reply: reply(request.method, &response, body, end), refused })
     }

@@ -136,3 +136,25 @@ async fn a_request_that_is_dropped_on_the_way_gives_its_place_back() {
         assert_eq!(client.quota().in_flight, 0);
     }
 }
+
+#[tokio::test]
+async fn a_command_does_not_stand_behind_a_backlog_of_reads() {
+    let quota = "x-rate-limit-requests-quota: 10000\r\nx-rate-limit-requests-left: 9999\r\n";
+    let store = raw(move |_| Act::Later(Duration::from_millis(10), json(200, quota, "{}"))).await;
+    let mut config = store.config();
+    config.at_once = 4;
+    let client = StoreClient::new(config).unwrap();
+    let backlog = join_all((0..200).map(|_| client.send(request(Method::Get, PRODUCT))));
+    let mut command = request(Method::Put, PRODUCT);
+    command.purpose = bcbridge::model::request::Purpose::Command;
+    let command = async {
+        while store.count() < 20 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.send(command).await
+    };
+    let (_, reply) = futures::join!(backlog, command);
+    assert_eq!(reply.answer, Answer::Done);
+    let place = store.seen.lock().unwrap().iter().position(|seen| seen.method == "PUT").unwrap();
+    assert!(place < 40, "it came as number {place} of 201");
+}

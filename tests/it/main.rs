@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic, helpers included")]
+
 mod client_lab;
 mod client_rates;
 mod client_replies;
