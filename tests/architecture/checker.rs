@@ -88,6 +88,8 @@ fn it_does_not_read_comments_literals_or_tests() {
     );
     good("src/model/a.rs", "const A: &str = \"tokio::x \\\" tokio::y\"; const B: &str = r#\"tokio::\"z\"#;");
     good("src/model/a.rs", "#[cfg(test)]\nmod tests {\n    use tokio::x;\n    fn f() { if a { b } }\n}");
+    good("src/engine/budget/tests.rs", "use std::time::Instant; fn f() { Instant::now(); }");
+    bad("src/engine/budget/contests.rs", "fn f() { Instant::now(); }", "names Instant::now");
     let after = "const Q: char = '\"'; fn f<'a>(x: &'a str) {}\n#[cfg(test)]\nmod tests {\n}\nuse tokio::x;";
     bad("src/model/a.rs", after, "src/model/a.rs:5: a pure file names tokio");
 }
