@@ -99,7 +99,6 @@ fn print(rows: Vec<Value>, output: Output) {
         return;
     }
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     if let Some(Value::Object(first)) = rows.first() {
         table.set_header(first.keys());
     }

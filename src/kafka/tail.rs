@@ -50,14 +50,15 @@ impl Tail {
     async fn open(client: &ClientSettings, topics: Vec<String>, at_end: bool) -> Result<Self, ClientError> {
         // assign() wants a group; nothing is ever asked or told of it.
         let config = client.consumer("tail", "bcbridge-tail", &[("fetch.wait.max.ms", "50")]);
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = tokio::task::spawn_blocking(move || -> Result<_, ClientError> {
             let consumer: StreamConsumer<Ear> = create("reading", &config, Ear::new("tail"))?;
             let list = positions(&consumer, &topics, at_end)
                 .map_err(|error| ClientError::new(format!("reading {}", topics.join(", ")), &error))?;
             consumer.assign(&list).map_err(|error| ClientError::new("reading", &error))?;
             Ok(consumer)
         });
-        let consumer = opened.await.unwrap_or_else(|_| Err(ClientError::said("reading", "interrupted".into(), false)))?;
+        let interrupted = |_| Err(ClientError::said("reading", "interrupted".to_owned(), false));
+        let consumer = opened.await.unwrap_or_else(interrupted)?;
         Ok(Self { consumer, topics: TopicNames::default() })
     }
 
