@@ -5,3 +5,5 @@
 pub mod backoff;
 pub mod budget;
 pub mod checkpoint;
+//! engine.
+pub mod lanes;
