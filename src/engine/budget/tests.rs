@@ -187,7 +187,7 @@ fn purposes() -> impl Strategy<Value = Purpose> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn alone_on_the_store_no_request_is_refused_and_the_reserve_is_never_touched(
