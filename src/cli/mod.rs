@@ -8,14 +8,15 @@ mod demo;
 pub mod hooks;
 mod run;
 mod sandbox;
-mod schema;
+pub mod schema;
 mod send;
 mod store;
-mod validate;
+pub mod validate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::telemetry::{self, LogFormat};
@@ -79,7 +80,7 @@ enum Command {
     /// Runs the bridge.
     Run(run::Args),
     /// Reports every mistake in the settings at once.
-    Validate(store::ValidateArgs),
+    Validate(validate::Args),
     /// Webhook subscriptions as code.
     #[command(subcommand)]
     Hooks(store::HooksCommand),
@@ -92,12 +93,28 @@ enum Command {
     Catalog(catalog::CatalogCommand),
     /// The wire contracts.
     #[command(subcommand)]
-    Schema(schema::SchemaCommand),
+    Schema(SchemaCommand),
     /// Completion for a shell.
     Completion {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// What to do with the wire contracts.
+#[derive(Debug, Subcommand)]
+enum SchemaCommand {
+    /// Writes every schema into a directory.
+    Export {
+        /// The directory; made when it is missing.
+        dir: PathBuf,
+    },
+}
+
+fn export(dir: &Path) -> Result<ExitCode> {
+    let written = schema::export(dir).with_context(|| format!("writing the schemas to {}", dir.display()))?;
+    println!("wrote {} files to {}", written.len(), dir.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Parses the arguments and carries the command out.
@@ -136,7 +153,7 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Send(args) => send::run(args, output).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Catalog(command) => catalog::run(command, output),
-        Command::Schema(command) => schema::run(command),
+        Command::Schema(SchemaCommand::Export { dir }) => export(&dir),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "bcbridge", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -6,20 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 
-use super::{ConfigArg, EXIT_CONFIG, Output, hooks, validate as report};
+use super::{ConfigArg, EXIT_CONFIG, Output, hooks, validate};
 use crate::app::stores;
 use crate::catalog::Catalog;
-use crate::config::{self, Settings};
-
-/// Arguments of `validate`.
-#[derive(Debug, clap::Args)]
-pub struct ValidateArgs {
-    #[command(flatten)]
-    config: ConfigArg,
-    /// Asks the stores and the cluster as well: tokens, hooks, topics and their settings.
-    #[arg(long)]
-    online: bool,
-}
+use crate::config::{self, MistakeRow, Settings};
 
 /// What to do with the subscriptions.
 #[derive(Debug, Subcommand)]
@@ -49,27 +39,43 @@ pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
     })
 }
 
-pub(super) async fn validate(args: ValidateArgs, output: Output) -> Result<ExitCode> {
+pub(super) async fn validate(args: validate::Args, output: Output) -> Result<ExitCode> {
     let catalog = Catalog::embedded()?;
-    let report = report::Args { config: args.config.config, json: output == Output::Json };
-    let (code, settings) = report::run(&report, &env, &catalog);
-    let Some(settings) = settings.filter(|_| args.online) else { return Ok(code) };
-    let mut troubles = Vec::new();
+    let online = |settings: &Settings| {
+        // The report is written by plain code; only these questions need the network.
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(look(settings)))
+    };
+    let around =
+        validate::Surroundings { env: &env, names: &catalog, online: &online, json: output == Output::Json };
+    let code = validate::run(&args, &around, &mut io::stdout(), &mut io::stderr())?;
+    Ok(ExitCode::from(code))
+}
+
+/// Asks every store and the cluster: what is wrong with them, in rows of the report.
+async fn look(settings: &Settings) -> Vec<MistakeRow> {
+    let mut found = Vec::new();
     for store in &settings.stores {
-        if let Err(error) = ask(&settings, &store.name).await {
-            troubles.push(format!("store {:?}: {error:#}", store.name));
+        if let Err(error) = ask(settings, &store.name).await {
+            found.push(row(format!("store {:?}: {error:#}", store.name), "check its access_token and base_uri"));
         }
     }
-    let cluster = crate::app::Cluster::reach(&settings, None, None).await?;
-    match cluster.inspect(&settings).await {
-        Ok(degraded) => degraded.iter().for_each(|text| println!("warning: {text}")),
-        Err(error) => troubles.push(format!("kafka: {error:#}")),
+    match cluster(settings).await {
+        // A weaker promise is the owner's choice, and no mistake.
+        Ok(degraded) => degraded.iter().for_each(|text| eprintln!("warning: a promise is degraded: {text}")),
+        Err(error) => found.push(row(format!("kafka: {error:#}"), "check kafka.bootstrap_servers and its properties")),
     }
+    found
+}
+
+async fn cluster(settings: &Settings) -> Result<Vec<String>> {
+    let cluster = crate::app::Cluster::reach(settings, None, None).await?;
+    let degraded = cluster.inspect(settings).await;
     cluster.stop().await;
-    for trouble in &troubles {
-        eprintln!("error: {trouble}");
-    }
-    Ok(if troubles.is_empty() { code } else { ExitCode::from(super::EXIT_FAILURE) })
+    degraded
+}
+
+fn row(message: String, help: &str) -> MistakeRow {
+    MistakeRow { message, help: help.to_owned(), file: String::new(), line: 0, column: 0, allowed: String::new() }
 }
 
 /// Asks a store for its time: token, address and reachability in one call; then for its hooks.
@@ -84,7 +90,6 @@ async fn ask(settings: &Settings, name: &str) -> Result<()> {
         bail!("GET /v2/time was answered with status {}: {}", reply.status, reply.detail);
     }
     crate::bigcommerce::hooks::status(&client).await?;
-    println!("store {name:?}: the token is valid");
     Ok(())
 }
 

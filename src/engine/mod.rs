@@ -5,5 +5,4 @@
 pub mod backoff;
 pub mod budget;
 pub mod checkpoint;
-//! engine.
 pub mod lanes;
