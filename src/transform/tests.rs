@@ -194,6 +194,24 @@ fn hostile_mappings_stop_in_time() {
 }
 
 #[test]
+fn an_assertion_inside_the_engine_is_an_error_of_the_mapping() {
+    let mapping = Mapping::compile("[-9223372036854775808] | implode").unwrap();
+    assert!(mapping.run(&json!(null)).is_err());
+}
+
+#[test]
+fn chains_are_freed_on_a_small_stack() {
+    for text in
+        ["def f(g): f(g | .); f(1)", "path(def f: .a | f; f)", "path(reduce range(1e9) as $i (.; .a))"]
+    {
+        let mapping = Mapping::compile(text).unwrap();
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        let run = thread.spawn(move || mapping.run(&json!(null)).is_err()).unwrap();
+        assert!(run.join().unwrap(), "{text}");
+    }
+}
+
+#[test]
 fn steps_alone_stop_a_loop_without_any_clock() {
     let mapping = Mapping::compile("last(range(1e12) | . * 2)").unwrap();
     assert_eq!(mapping.run(&json!(null)).unwrap_err().message, "mapping took too many steps");

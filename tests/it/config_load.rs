@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 /// A catalogue of four entities.
-struct Names;
+pub(crate) struct Names;
 
 impl EntityNames for Names {
     fn resolve(&self, name: &str) -> Option<String> {
@@ -39,7 +39,7 @@ impl EntityNames for Names {
     }
 }
 
-fn env(name: &str) -> Option<String> {
+pub(crate) fn env(name: &str) -> Option<String> {
     let value = match name {
         "BIGCOMMERCE_STORE_HASH" => "abc123",
         "BIGCOMMERCE_ACCESS_TOKEN" => "canary-token",
