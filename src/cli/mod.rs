@@ -1,1 +1,4 @@
-//! cli.
+//! The command line: one file per command.
+
+pub mod schema;
+pub mod validate;
