@@ -205,7 +205,7 @@ pub(super) fn secret_places(node: &Node) -> Vec<Place> {
 fn collect(node: &Node, secret: bool, places: &mut Vec<Place>) {
     match &node.value {
         Value::Null => {}
-        Value::Scalar(_) if secret => places.push(node.at.clone()),
+        Value::Scalar(scalar) if secret => places.extend([node.at.clone(), scalar.written.clone()]),
         Value::Scalar(_) => {}
         Value::List(items) => items.iter().for_each(|item| collect(item, secret, places)),
         Value::Map(entries) => {

@@ -135,6 +135,13 @@ fn every_mistake_is_reported_at_its_place_and_no_secret_is_told() {
 }
 
 #[test]
+fn a_secret_behind_an_anchor_is_masked_where_it_is_written() {
+    let text = "shared: &t canary-anchor\nstores:\n  - store_hash: abc\n    access_token: *t\n    client_secrets: [*t]\n";
+    let error = load(text).unwrap_err();
+    assert!(error.contains("unknown key `shared`") && !error.contains("canary"), "{error}");
+}
+
+#[test]
 fn debug_of_settings_tells_no_secret() {
     let settings = load(include_str!("../fixtures/config/complete.yaml")).unwrap();
     let shown = format!("{settings:?}");
