@@ -206,29 +206,22 @@ fn describe(owner: &Owner<'_>) -> String {
     }
 }
 
-/// Two owners of one topic whose records could have the same key.
+/// Two owners of one topic whose records could have the same key, and what would tell them apart. Comparing with
+/// the first is enough: who differs from nobody else differs from it.
 fn mixed<'o, 's>(owners: &'o [Owner<'s>]) -> Option<(&'o Owner<'s>, &'o Owner<'s>, &'static str)> {
-    for (at, first) in owners.iter().enumerate() {
-        for second in &owners[at + 1..] {
-            let both = |hole| {
-                first.key.is_some_and(|key| key.has(hole)) && second.key.is_some_and(|key| key.has(hole))
-            };
-            if first.key.is_none() != second.key.is_none() || first.key.is_none() && first.from != second.from
-            {
-                return Some((first, second, "a part of its own"));
-            }
-            if first.entity != second.entity && !both(Hole::Entity) {
-                return Some((first, second, "{entity}"));
-            }
-            if first.store != second.store && !both(Hole::Store) {
-                return Some((first, second, "{store}"));
-            }
-            if first.key != second.key {
-                return Some((first, second, "the same `key`"));
-            }
-        }
-    }
-    None
+    let (first, rest) = owners.split_first()?;
+    let told = |hole| first.key.is_some_and(|key| key.has(hole));
+    rest.iter().find_map(|second| {
+        let missing = match (first.key, second.key) {
+            (None, Some(_)) | (Some(_), None) => "a part of its own",
+            (None, None) if first.from != second.from => "a part of its own",
+            _ if first.entity != second.entity && !told(Hole::Entity) => "{entity}",
+            _ if first.store != second.store && !told(Hole::Store) => "{store}",
+            (one, other) if one != other => "the same `key`",
+            _ => return None,
+        };
+        Some((first, second, missing))
+    })
 }
 
 /// Every topic the settings lead to.

@@ -173,7 +173,7 @@ impl fmt::Display for Mistakes {
 /// holds the same secret.
 pub(super) fn is_secret_key(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    let hit = |word: &&str| name.contains(*word);
+    let hit = |word: &str| name.contains(word);
     // The path of a file is no secret, and neither is whether signatures are checked.
     !name.ends_with("_file")
         && !name.ends_with(".location")
@@ -190,8 +190,8 @@ pub(super) fn is_secret_key(name: &str) -> bool {
             "api_key",
         ]
         .iter()
-        .any(|word| hit(&word))
-        || ["auth_key", "authorization", "webhook_header", "client_secret"].iter().any(|word| hit(&word))
+        .any(|word| hit(word))
+        || ["auth_key", "authorization", "webhook_header", "client_secret"].iter().any(|word| hit(word))
             && !name.ends_with("_file")
 }
 
@@ -205,7 +205,7 @@ pub(super) fn secret_places(node: &Node) -> Vec<Place> {
 fn collect(node: &Node, secret: bool, places: &mut Vec<Place>) {
     match &node.value {
         Value::Null => {}
-        Value::Scalar(_) if secret => places.push(node.at.clone()),
+        Value::Scalar(scalar) if secret => places.extend([node.at.clone(), scalar.written.clone()]),
         Value::Scalar(_) => {}
         Value::List(items) => items.iter().for_each(|item| collect(item, secret, places)),
         Value::Map(entries) => {
@@ -235,14 +235,19 @@ fn mask(source: &str, secrets: &[Place]) -> String {
             hidden.push((place.start, block_end(source, place.start)));
         }
     }
-    source
-        .char_indices()
-        .flat_map(|(at, c)| {
-            let covered = hidden.iter().any(|(start, end)| (*start..*end).contains(&at));
-            let width = if covered && c != '\n' { c.len_utf8() } else { 0 };
-            std::iter::repeat_n('*', width).chain((width == 0).then_some(c))
-        })
-        .collect()
+    let mut covered = vec![false; source.len()];
+    for (start, end) in hidden {
+        covered[start..end].fill(true);
+    }
+    let mut masked = String::with_capacity(source.len());
+    for (at, c) in source.char_indices() {
+        if covered[at] && c != '\n' {
+            masked.extend(std::iter::repeat_n('*', c.len_utf8()));
+        } else {
+            masked.push(c);
+        }
+    }
+    masked
 }
 
 fn closes(quoted: &str) -> bool {

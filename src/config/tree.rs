@@ -66,6 +66,8 @@ pub(super) struct Scalar {
     pub(super) kind: ScalarKind,
     /// Names of the variables that became part of the text.
     pub(super) variables: Vec<String>,
+    /// Where the text itself stands: elsewhere than the node when that is a YAML alias.
+    pub(super) written: Place,
 }
 
 /// What YAML takes a scalar for.
@@ -262,7 +264,9 @@ impl<'s> File<'s> {
             Some(text) if !text.is_empty() => text.to_owned(),
             _ => fallback,
         };
-        let scalar = |text, kind| Value::Scalar(Scalar { text, kind, variables: Vec::new() });
+        let scalar = |text, kind| {
+            Value::Scalar(Scalar { text, kind, variables: Vec::new(), written: written.clone() })
+        };
         let value = match raw.value {
             Raw::Null => Value::Null,
             Raw::Bool(v) => scalar(spelled(v.to_string()), ScalarKind::Bool),

@@ -27,8 +27,8 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 /// A time as [`duration`] reads it, in the largest unit that divides it.
 pub(super) fn show(time: Duration) -> String {
     let millis = time.as_millis();
-    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    let unit = units.iter().find(|(_, size)| millis > 0 && millis % size == 0);
+    let units = [("d", 86_400_000_u128), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let unit = units.iter().find(|(_, size)| millis > 0 && millis.is_multiple_of(*size));
     unit.map_or_else(|| format!("{millis}ms"), |(name, size)| format!("{}{name}", millis / size))
 }
 

@@ -33,7 +33,7 @@ const NODES_PER_STEP: u64 = 16;
 /// How many steps pass between two questions to the caller.
 const STOP_EVERY: u64 = 256;
 /// jaq frees chains of closures and of path elements recursively, one native frame a link: the chain must fit on
-/// the stack. Measured below 400 bytes a link in a debug build.
+/// the stack. A test frees them on half of the stack that threads have.
 const MAX_CHAIN: u64 = 2_000;
 
 /// Why a run was halted.

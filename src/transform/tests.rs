@@ -76,6 +76,31 @@ fn everyday_mappings_give_what_jq_gives() {
 }
 
 #[test]
+fn a_heavy_mapping_of_a_large_order_stays_far_inside_the_limits() {
+    let line = |n: u32| {
+        json!({"id": n, "sku": format!("SKU-{}", n % 50), "quantity": n % 7 + 1, "price": "19.95",
+        "options": [{"name": "size", "value": "L"}, {"name": "colour", "value": "red"}]})
+    };
+    let order = json!({"id": 250, "products": (0..250).map(line).collect::<Vec<_>>()});
+    let text = r#"
+        def money: tonumber * 100 | round;
+        .products |= map(. + {cents: (.price | money * 1)} | .total = .cents * .quantity)
+        | {id, lines: [.products[] | select(.quantity > 1) | {sku, total, options: (.options | map("\(.name)=\(.value)") | join(";"))}],
+           by_sku: (.products | group_by(.sku) | map({key: .[0].sku, value: (map(.total) | add)}) | from_entries),
+           index: (reduce .products[] as $p ({}; .[$p.sku] += $p.quantity))}
+        | .count = (.lines | length)"#.replace("\\\\", "\\");
+    let mapping = Mapping::compile(&text).unwrap_or_else(|e| panic!("{e} at {}:{}", e.line, e.column));
+    let half = Limits {
+        steps: Limits::default().steps / 2,
+        bytes: Limits::default().bytes / 4,
+        ..Limits::default()
+    };
+    let out = mapping.run_within(&order, &half, &|| false).unwrap();
+    assert_eq!(out["by_sku"].as_object().unwrap().len(), 50);
+    assert_eq!(out["lines"][0]["options"], "size=L;colour=red");
+}
+
+#[test]
 fn the_identity_needs_no_engine_and_filters_follow_jq() {
     assert!(Mapping::compile(" . ").unwrap().is_identity() && Mapping::identity().is_identity());
     let test = |text: &str, input: Value| Mapping::compile(text).unwrap().test(&input);
@@ -190,6 +215,24 @@ fn hostile_mappings_stop_in_time() {
         println!("{took:?} {text}: {:?}", result.as_ref().map_err(|e| e.message.as_str()).map(|_| "done"));
         assert!(took < Duration::from_millis(250), "{text} took {took:?}");
         assert!(result.is_err_and(|error| error.stopped), "{text}");
+    }
+}
+
+#[test]
+fn an_assertion_inside_the_engine_is_an_error_of_the_mapping() {
+    let mapping = Mapping::compile("[-9223372036854775808] | implode").unwrap();
+    assert!(mapping.run(&json!(null)).is_err());
+}
+
+#[test]
+fn chains_are_freed_on_a_small_stack() {
+    for text in
+        ["def f(g): f(g | .); f(1)", "path(def f: .a | f; f)", "path(reduce range(1e9) as $i (.; .a))"]
+    {
+        let mapping = Mapping::compile(text).unwrap();
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        let run = thread.spawn(move || mapping.run(&json!(null)).is_err()).unwrap();
+        assert!(run.join().unwrap(), "{text}");
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
 /// A catalogue of four entities.
-struct Names;
+pub(crate) struct Names;
 
 impl EntityNames for Names {
     fn resolve(&self, name: &str) -> Option<String> {
@@ -39,7 +39,7 @@ impl EntityNames for Names {
     }
 }
 
-fn env(name: &str) -> Option<String> {
+pub(crate) fn env(name: &str) -> Option<String> {
     let value = match name {
         "BIGCOMMERCE_STORE_HASH" => "abc123",
         "BIGCOMMERCE_ACCESS_TOKEN" => "canary-token",
@@ -132,6 +132,13 @@ fn every_mistake_is_reported_at_its_place_and_no_secret_is_told() {
         );
     }
     assert!(rows.len() >= 16);
+}
+
+#[test]
+fn a_secret_behind_an_anchor_is_masked_where_it_is_written() {
+    let text = "shared: &t canary-anchor\nstores:\n  - store_hash: abc\n    access_token: *t\n    client_secrets: [*t]\n";
+    let error = load(text).unwrap_err();
+    assert!(error.contains("unknown key `shared`") && !error.contains("canary"), "{error}");
 }
 
 #[test]

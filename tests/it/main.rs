@@ -1,5 +1,7 @@
 //! The one integration binary: a file per part of the bridge, on real sockets, against the built-in broker or,
 //! when `KAFKA_BOOTSTRAP_SERVERS` names it, Apache Kafka.
+//! The integration tests: one binary.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -21,3 +23,5 @@ mod receiver_support;
 mod sandbox_api;
 mod sandbox_callbacks;
 mod sandbox_lab;
+mod config_validate;
+mod schemas;
