@@ -12,9 +12,11 @@
 //! - the open transaction of a dead producer blocks readers until its `transactional.id` initialises again;
 //! - readers are told of an aborted transaction for ever, which hides what the same producer id commits later
 //!   from readers that follow live; `kafka::transact` takes a new id after an abort here;
-//! - a fetch ignores the byte limits of the request, and answers at once instead of waiting for data.
+//! - a fetch ignores the byte limits of the request, and does not wait for data: see [`pace`].
 //!
 //! It fails only at the start (port taken, unreadable data); later a failed save is logged and tried again.
+
+mod pace;
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -24,7 +26,6 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use noida::kafka::connection::handle_connection;
 use noida::kafka::engine::{Engine, Snapshot};
 use noida::lifecycle::Lifecycle;
 
@@ -208,7 +209,9 @@ fn spawn_acceptor(listener: TcpListener, lifecycle: Lifecycle, engine: Engine) -
             let served = std::thread::Builder::new().name("embedded-conn".into()).spawn(move || {
                 // Held for as long as the connection is served, so that stop can close it.
                 let _connection = connection;
-                handle_connection(stream, engine);
+                if let Err(error) = pace::serve(stream, engine) {
+                    tracing::debug!(%error, "a connection to the built-in broker ended");
+                }
             });
             if let Err(error) = served {
                 tracing::warn!(%error, "the built-in broker refused a connection: no thread for it");
