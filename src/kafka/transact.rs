@@ -15,6 +15,7 @@
 //! There is no HTTP in here, nor anything else that is slow: the deadline stays below the transaction's timeout,
 //! which is how long a crash can hold up readers (K5).
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -34,6 +35,11 @@ use super::convert;
 use super::settings::{ClientError, ClientSettings, Ear, create};
 use crate::model::record::{OffsetCommit, OutRecord, Partition};
 use crate::runtime::ports::{NotCommitted, Produce};
+
+/// The cluster id of a broker that tells readers of aborted transactions for ever, so that librdkafka takes what
+/// the same producer id commits later for aborted as well: the built-in one. After an abort this module goes on
+/// under a new id there, which gives up fencing by id; the built-in broker has one owner of everything anyway.
+pub const FORGETS_NO_ABORT: &str = "bcbridge-embedded";
 
 /// How long the steps of a transaction may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +98,14 @@ impl TransactionalProducer {
     ) -> Result<Self, ClientError> {
         assert!(limits.commit < limits.transaction, "the broker would abort what is being committed");
         let producers_made = Arc::new(AtomicU64::new(0));
-        let mut owner = Owner { client, limits, id: String::new(), state: State::Closed, producers_made };
+        let mut owner = Owner {
+            client,
+            limits,
+            id: String::new(),
+            aborts: BTreeMap::new(),
+            state: State::Closed,
+            producers_made,
+        };
         let producers_made = owner.producers_made.clone();
         // One order at a time: `commit` and `reopen` take `&mut self`.
         let (orders, mut inbox) = mpsc::channel::<Order>(1);
@@ -181,6 +194,8 @@ struct Owner {
     client: ClientSettings,
     limits: TransactLimits,
     id: String,
+    /// How many aborts each id has seen, on a broker that [`FORGETS_NO_ABORT`]; one entry a partition.
+    aborts: BTreeMap<String, u32>,
     state: State,
     producers_made: Arc<AtomicU64>,
 }
@@ -220,6 +235,7 @@ impl Owner {
             }
             State::Unsettled => {
                 self.open().map_err(|error| NotCommitted::Unknown(error.to_string()))?;
+                self.has_aborted();
                 return Err(NotCommitted::Unknown(
                     "the transaction before this one was settled only now".into(),
                 ));
@@ -250,17 +266,30 @@ impl Owner {
         match trouble {
             Trouble::Abort(outcome) => {
                 let State::Ready(producer) = &self.state else { return outcome };
-                if let Err(error) = abort(producer, deadline) {
+                match abort(producer, deadline) {
+                    Ok(()) => {
+                        self.has_aborted();
+                        outcome
+                    }
+                    Err(Trouble::Fenced(cause)) => self.recover(Trouble::Fenced(cause), deadline),
                     // No commit was asked for, so that initialising the next producer aborts it as well.
-                    tracing::warn!(id = self.id, error, "aborting failed: the producer is replaced");
-                    self.state = State::Closed;
+                    Err(Trouble::Abort(_) | Trouble::Indefinite(_) | Trouble::Fatal(_)) => {
+                        tracing::warn!(
+                            id = self.id,
+                            "aborting a transaction failed: the producer is replaced"
+                        );
+                        self.state = State::Closed;
+                        outcome
+                    }
                 }
-                outcome
             }
             Trouble::Indefinite(cause) => {
                 self.state = State::Unsettled;
-                if let Err(error) = self.open() {
-                    tracing::warn!(id = self.id, %error, "the outcome of a transaction cannot be settled yet");
+                match self.open() {
+                    Ok(()) => self.has_aborted(),
+                    Err(error) => {
+                        tracing::warn!(id = self.id, %error, "the outcome of a transaction cannot be settled yet");
+                    }
                 }
                 NotCommitted::Unknown(cause)
             }
@@ -275,6 +304,16 @@ impl Owner {
         }
     }
 
+    /// See [`FORGETS_NO_ABORT`]; elsewhere the producer goes on.
+    fn has_aborted(&mut self) {
+        let State::Ready(producer) = &self.state else { return };
+        // Known since the first answer of the broker; no request is made.
+        if producer.client().fetch_cluster_id(Duration::from_millis(1)).as_deref() == Some(FORGETS_NO_ABORT) {
+            *self.aborts.entry(self.id.clone()).or_default() += 1;
+            self.state = State::Closed;
+        }
+    }
+
     /// Makes a producer and initialises it. On failure the state stays what it was.
     fn open(&mut self) -> Result<(), NotCommitted> {
         if self.id.is_empty() {
@@ -282,12 +321,16 @@ impl Owner {
                 "the producer has no transactional.id yet: identify it first".into(),
             ));
         }
+        let id = match self.aborts.get(&self.id) {
+            None => self.id.clone(),
+            Some(aborts) => format!("{}~{aborts}", self.id),
+        };
         let transaction_ms = self.limits.transaction.as_millis().to_string();
         let message_ms = self.limits.commit.as_millis().to_string();
         let config = self.client.producer(
             "transact",
             &[
-                ("transactional.id", self.id.as_str()),
+                ("transactional.id", id.as_str()),
                 ("transaction.timeout.ms", &transaction_ms),
                 ("message.timeout.ms", &message_ms),
             ],
@@ -324,16 +367,12 @@ fn transact(producer: &BaseProducer<Deliveries>, work: &Work, deadline: Instant)
     retry(deadline, |left| producer.commit_transaction(left))
 }
 
-fn abort(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), String> {
+fn abort(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), Trouble> {
     // Aborting is quick or fails; it gets a second even where the commit has used up its time.
     let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
     retry(deadline, |left| {
         producer.poll(Duration::ZERO);
         producer.abort_transaction(left)
-    })
-    .map_err(|trouble| match trouble {
-        Trouble::Abort(outcome) => outcome.to_string(),
-        Trouble::Indefinite(cause) | Trouble::Fenced(cause) | Trouble::Fatal(cause) => cause,
     })
 }
 
@@ -358,7 +397,7 @@ fn send(producer: &BaseProducer<Deliveries>, record: &OutRecord, deadline: Insta
             {
                 producer.poll(Duration::from_millis(1));
             }
-            Err((error, _)) => return Err(undeliverable(&error, &record.topic)),
+            Err((error, _)) => return Err(undeliverable(producer, &error, &record.topic)),
         }
     }
 }
@@ -369,7 +408,7 @@ fn await_deliveries(producer: &BaseProducer<Deliveries>, deadline: Instant) -> R
     producer.poll(Duration::ZERO);
     loop {
         if let Some((topic, error)) = context.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(undeliverable(&error, &topic));
+            return Err(undeliverable(producer, &error, &topic));
         }
         if context.outstanding.load(Ordering::Relaxed) == 0 {
             return Ok(());
@@ -385,14 +424,22 @@ fn await_deliveries(producer: &BaseProducer<Deliveries>, deadline: Instant) -> R
 }
 
 /// A record that was not delivered, for whatever reason, aborts its transaction.
-fn undeliverable(error: &KafkaError, topic: &str) -> Trouble {
+fn undeliverable(producer: &BaseProducer<Deliveries>, error: &KafkaError, topic: &str) -> Trouble {
+    // A producer that is fenced purges its queue: the reports then tell of the purge, not of the reason.
+    if let Some((code, reason)) = producer.client().fatal_error() {
+        return if is_fencing(code) { Trouble::Fenced(reason) } else { Trouble::Fatal(reason) };
+    }
     let text = format!("a record for {topic} was not delivered: {error}");
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced) => Trouble::Fenced(text),
-        Some(RDKafkaErrorCode::Fatal) => Trouble::Fatal(text),
         Some(code) if is_refusal(code) => Trouble::Abort(NotCommitted::Refused(text)),
         _ => Trouble::Abort(NotCommitted::Aborted(text)),
     }
+}
+
+/// Another producer has initialised our transactional.id.
+fn is_fencing(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as C;
+    matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch)
 }
 
 /// Calls until the result is definite or the deadline has passed (K7).
@@ -427,8 +474,7 @@ fn judge(error: &KafkaError) -> Judgement {
     };
     let code = inner.code();
     if inner.is_fatal() {
-        let fenced = matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch);
-        return Judgement::Final(if fenced { Trouble::Fenced(text) } else { Trouble::Fatal(text) });
+        return Judgement::Final(if is_fencing(code) { Trouble::Fenced(text) } else { Trouble::Fatal(text) });
     }
     if inner.txn_requires_abort() {
         let membership = matches!(

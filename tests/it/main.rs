@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod broker_embedded;
 mod broker_lab;
 mod broker_probe;
 mod client_lab;
@@ -25,3 +26,8 @@ mod sandbox_callbacks;
 mod sandbox_lab;
 mod config_validate;
 mod schemas;
+mod kafka_append;
+mod kafka_consume;
+mod kafka_read_back;
+mod kafka_support;
+mod kafka_transact;
