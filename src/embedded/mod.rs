@@ -10,9 +10,13 @@
 //! - a dead member of a consumer group is never evicted (take-over after a crash needs a real broker);
 //! - `send_offsets_to_transaction` does not check the group generation, so a zombie member is not fenced there;
 //! - the open transaction of a dead producer blocks readers until its `transactional.id` initialises again;
-//! - a fetch ignores the byte limits of the request, and answers at once instead of waiting for data.
+//! - readers are told of an aborted transaction for ever, which hides what the same producer id commits later
+//!   from readers that follow live; `kafka::transact` takes a new id after an abort here;
+//! - a fetch ignores the byte limits of the request, and does not wait for data: see [`pace`].
 //!
 //! It fails only at the start (port taken, unreadable data); later a failed save is logged and tried again.
+
+mod pace;
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -22,9 +26,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use noida::kafka::connection::handle_connection;
 use noida::kafka::engine::{Engine, Snapshot};
 use noida::lifecycle::Lifecycle;
+
+use crate::kafka::transact::FORGETS_NO_ABORT;
 
 /// How often the state is written to the data directory while something changed.
 pub const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -168,18 +173,26 @@ fn advertised(ip: IpAddr) -> IpAddr {
 
 fn load(file: Option<&Path>, address: SocketAddr) -> Result<Engine, EmbeddedError> {
     let (host, port) = (advertised(address.ip()).to_string(), i32::from(address.port()));
-    let Some(path) = file else { return Ok(Engine::new(host, port)) };
+    let stored = file.map(read_snapshot).transpose()?.flatten();
+    let mut snapshot = stored.unwrap_or_else(|| Engine::new(host.clone(), port).snapshot());
+    // Clients recognise this broker by it: see the constant.
+    snapshot.cluster_id = FORGETS_NO_ABORT.to_owned();
+    // As on a well-kept cluster: a misspelt topic is an error, not a new topic.
+    snapshot.broker_configs.insert("auto.create.topics.enable".into(), "false".into());
+    Ok(Engine::new_persistent(snapshot, host, port))
+}
+
+/// What was saved last, if anything was.
+fn read_snapshot(path: &Path) -> Result<Option<Snapshot>, EmbeddedError> {
     let data = |source| EmbeddedError::Data { path: path.to_owned(), source };
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(data)?;
     }
     match std::fs::read(path) {
-        Ok(bytes) => {
-            let snapshot: Snapshot = serde_json::from_slice(&bytes)
-                .map_err(|source| EmbeddedError::Format { path: path.to_owned(), source })?;
-            Ok(Engine::new_persistent(snapshot, host, port))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Engine::new(host, port)),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| EmbeddedError::Format { path: path.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(data(error)),
     }
 }
@@ -196,7 +209,9 @@ fn spawn_acceptor(listener: TcpListener, lifecycle: Lifecycle, engine: Engine) -
             let served = std::thread::Builder::new().name("embedded-conn".into()).spawn(move || {
                 // Held for as long as the connection is served, so that stop can close it.
                 let _connection = connection;
-                handle_connection(stream, engine);
+                if let Err(error) = pace::serve(stream, engine) {
+                    tracing::debug!(%error, "a connection to the built-in broker ended");
+                }
             });
             if let Err(error) = served {
                 tracing::warn!(%error, "the built-in broker refused a connection: no thread for it");

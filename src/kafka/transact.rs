@@ -1,0 +1,548 @@
+//! The transactional producer: records and consumer offsets are committed together, or neither.
+//!
+//! All of its calls block, so one thread owns it and does one transaction at a time (K10). What always holds:
+//!
+//! - A transaction is begun only on a producer none of whose earlier calls had an indefinite result. After a
+//!   timeout, or when a connection broke under an EndTxn, the producer is destroyed and a new one initialised
+//!   (K8): a delayed EndTxn could otherwise end the *next* transaction (librdkafka speaks the protocol from
+//!   before KIP-890).
+//! - [`NotCommitted::Unknown`] is returned only once the new producer is initialised: from then on the group's
+//!   committed offsets tell the outcome, for good. Where that cannot be done in time, the next call does it
+//!   first, and answers `Unknown` instead of beginning anything.
+//! - Errors are judged in librdkafka's order: fatal, requires abort, retriable (the same call again, within the
+//!   deadline), else fatal (K7).
+//!
+//! There is no HTTP in here, nor anything else that is slow: the deadline stays below the transaction's timeout,
+//! which is how long a crash can hold up readers (K5).
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use tokio::sync::{mpsc, oneshot};
+
+use super::append::is_refusal;
+use super::consume::GroupHandle;
+use super::convert;
+use super::settings::{ClientError, ClientSettings, Ear, create};
+use crate::model::record::{OffsetCommit, OutRecord, Partition};
+use crate::runtime::ports::{NotCommitted, Produce};
+
+/// The cluster id of a broker that tells readers of aborted transactions for ever, so that librdkafka takes what
+/// the same producer id commits later for aborted as well: the built-in one. After an abort this module goes on
+/// under a new id there, which gives up fencing by id; the built-in broker has one owner of everything anyway.
+pub const FORGETS_NO_ABORT: &str = "bcbridge-embedded";
+
+/// How long the steps of a transaction may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactLimits {
+    /// The broker aborts a transaction that is open for longer (`transaction.timeout.ms`).
+    pub transaction: Duration,
+    /// How long one `commit` may take before its outcome is unknown. Below `transaction`.
+    pub commit: Duration,
+    /// How long initialising may take; it waits for whatever the last owner of the id left open.
+    pub recovery: Duration,
+}
+
+impl Default for TransactLimits {
+    /// 10 s, 8 s, 30 s: readers wait 10 s at most for a crashed owner; recovery outlasts that three times.
+    fn default() -> Self {
+        Self {
+            transaction: Duration::from_secs(10),
+            commit: Duration::from_secs(8),
+            recovery: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A transactional producer with a `transactional.id` per assignment. Dropping it ends its thread after what
+/// that is doing; a transaction that is under way then is aborted by the next owner of the id.
+#[derive(Debug)]
+pub struct TransactionalProducer {
+    orders: mpsc::Sender<Order>,
+    prefix: String,
+    producers_made: Arc<AtomicU64>,
+}
+
+enum Order {
+    Open { id: String, reply: Reply },
+    Commit { work: Work, reply: Reply },
+}
+
+type Reply = oneshot::Sender<Result<(), NotCommitted>>;
+
+struct Work {
+    records: Vec<OutRecord>,
+    offsets: Vec<OffsetCommit>,
+    group: GroupHandle,
+}
+
+impl TransactionalProducer {
+    /// `prefix` begins every `transactional.id`, which continues with the topic and the partition that it
+    /// belongs to (K4). Nothing is sent before [`TransactionalProducer::reopen`] or `identify`.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the settings, or the thread cannot be started.
+    pub fn new(
+        client: ClientSettings,
+        prefix: impl Into<String>,
+        limits: TransactLimits,
+    ) -> Result<Self, ClientError> {
+        assert!(limits.commit < limits.transaction, "the broker would abort what is being committed");
+        let producers_made = Arc::new(AtomicU64::new(0));
+        let mut owner = Owner {
+            client,
+            limits,
+            id: String::new(),
+            aborts: BTreeMap::new(),
+            state: State::Closed,
+            producers_made,
+        };
+        let producers_made = owner.producers_made.clone();
+        // One order at a time: `commit` and `reopen` take `&mut self`.
+        let (orders, mut inbox) = mpsc::channel::<Order>(1);
+        std::thread::Builder::new()
+            .name("kafka-transact".into())
+            .spawn(move || {
+                while let Some(order) = inbox.blocking_recv() {
+                    // A caller that is gone wants no answer.
+                    let _ = match order {
+                        Order::Open { id, reply } => reply.send(owner.reopen(id)),
+                        Order::Commit { work, reply } => reply.send(owner.commit(&work)),
+                    };
+                }
+            })
+            .map_err(|error| ClientError::said("starting the producer's thread", error.to_string(), false))?;
+        Ok(Self { orders, prefix: prefix.into(), producers_made })
+    }
+
+    /// Takes on another `transactional.id`: fences and finishes whatever an earlier owner of it left open.
+    ///
+    /// # Errors
+    /// `Aborted` when the broker could not be reached in time (try again), `Unknown` when that is so for the
+    /// transaction under way on the last id, `Fatal` when the id may not be used.
+    pub async fn reopen(&mut self, transactional_id: &str) -> Result<(), NotCommitted> {
+        let id = transactional_id.to_owned();
+        self.order(|reply| Order::Open { id, reply }).await
+    }
+
+    /// Commits `records` and `offsets` in one transaction, under the membership that `group` proves.
+    /// When the future is dropped half-way the outcome is as for `Unknown`.
+    ///
+    /// # Errors
+    /// See [`NotCommitted`].
+    pub async fn commit(
+        &mut self,
+        records: Vec<OutRecord>,
+        offsets: Vec<OffsetCommit>,
+        group: GroupHandle,
+    ) -> Result<(), NotCommitted> {
+        let work = Work { records, offsets, group };
+        self.order(|reply| Order::Commit { work, reply }).await
+    }
+
+    /// How many producers were initialised so far: one more after every indefinite result.
+    pub fn producers_made(&self) -> u64 {
+        self.producers_made.load(Ordering::Relaxed)
+    }
+
+    async fn order(&mut self, order: impl FnOnce(Reply) -> Order) -> Result<(), NotCommitted> {
+        let gone = || NotCommitted::Fatal("the producer's thread is gone".into());
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+impl Produce<GroupHandle> for TransactionalProducer {
+    async fn commit(
+        &mut self,
+        records: Vec<OutRecord>,
+        offsets: Vec<OffsetCommit>,
+        group: GroupHandle,
+    ) -> Result<(), NotCommitted> {
+        TransactionalProducer::commit(self, records, offsets, group).await
+    }
+
+    async fn identify(&mut self, owner: &Partition) -> Result<(), NotCommitted> {
+        let id = format!("{}-{}-{}", self.prefix, owner.topic, owner.number);
+        self.reopen(&id).await
+    }
+}
+
+/// Where the thread's producer stands.
+enum State {
+    /// None; the next use makes one. Nothing of ours is open under the id.
+    Closed,
+    /// Initialised, and nothing open.
+    Ready(BaseProducer<Deliveries>),
+    /// None, and the last transaction may or may not count: initialise before anything else.
+    Unsettled,
+    /// Another process has taken over the id.
+    Fenced,
+}
+
+struct Owner {
+    client: ClientSettings,
+    limits: TransactLimits,
+    id: String,
+    /// How many aborts each id has seen, on a broker that [`FORGETS_NO_ABORT`]; one entry a partition.
+    aborts: BTreeMap<String, u32>,
+    state: State,
+    producers_made: Arc<AtomicU64>,
+}
+
+/// How a step inside a transaction failed, and what has to be done about it.
+enum Trouble {
+    /// Abort, then say this.
+    Abort(NotCommitted),
+    /// The result is indefinite: destroy the producer.
+    Indefinite(String),
+    /// Somebody else has the id.
+    Fenced(String),
+    /// Destroy the producer and say this.
+    Fatal(String),
+}
+
+impl Owner {
+    fn reopen(&mut self, id: String) -> Result<(), NotCommitted> {
+        // Initialising under the old id is what settles its transaction.
+        if matches!(self.state, State::Unsettled) {
+            self.open().map_err(|error| NotCommitted::Unknown(error.to_string()))?;
+        }
+        self.state = State::Closed;
+        self.id = id;
+        self.open()
+    }
+
+    fn commit(&mut self, work: &Work) -> Result<(), NotCommitted> {
+        match &self.state {
+            State::Ready(_) => {}
+            State::Closed => self.open()?,
+            State::Fenced => {
+                return Err(NotCommitted::Fenced(format!(
+                    "another process uses the transactional.id {}",
+                    self.id
+                )));
+            }
+            State::Unsettled => {
+                self.open().map_err(|error| NotCommitted::Unknown(error.to_string()))?;
+                self.has_aborted();
+                return Err(NotCommitted::Unknown(
+                    "the transaction before this one was settled only now".into(),
+                ));
+            }
+        }
+        let State::Ready(producer) = &self.state else { unreachable!("open leaves the state Ready") };
+        let troubles = producer.context().ear.troubles();
+        let deadline = Instant::now() + self.limits.commit;
+        match transact(producer, work, deadline) {
+            Ok(()) => {
+                // Hear what happened to the connections meanwhile.
+                producer.poll(Duration::ZERO);
+                if producer.context().ear.troubles() != troubles {
+                    tracing::debug!(
+                        id = self.id,
+                        "a connection broke under a commit: the producer is replaced"
+                    );
+                    self.state = State::Closed;
+                }
+                Ok(())
+            }
+            Err(trouble) => Err(self.recover(trouble, deadline)),
+        }
+    }
+
+    /// Brings the producer back to a state that a transaction can begin on, and says what became of this one.
+    fn recover(&mut self, trouble: Trouble, deadline: Instant) -> NotCommitted {
+        match trouble {
+            Trouble::Abort(outcome) => {
+                let State::Ready(producer) = &self.state else { return outcome };
+                match abort(producer, deadline) {
+                    Ok(()) => {
+                        self.has_aborted();
+                        outcome
+                    }
+                    Err(Trouble::Fenced(cause)) => self.recover(Trouble::Fenced(cause), deadline),
+                    // No commit was asked for, so that initialising the next producer aborts it as well.
+                    Err(Trouble::Abort(_) | Trouble::Indefinite(_) | Trouble::Fatal(_)) => {
+                        tracing::warn!(
+                            id = self.id,
+                            "aborting a transaction failed: the producer is replaced"
+                        );
+                        self.state = State::Closed;
+                        outcome
+                    }
+                }
+            }
+            Trouble::Indefinite(cause) => {
+                self.state = State::Unsettled;
+                match self.open() {
+                    Ok(()) => self.has_aborted(),
+                    Err(error) => {
+                        tracing::warn!(id = self.id, %error, "the outcome of a transaction cannot be settled yet");
+                    }
+                }
+                NotCommitted::Unknown(cause)
+            }
+            Trouble::Fenced(cause) => {
+                self.state = State::Fenced;
+                NotCommitted::Fenced(cause)
+            }
+            Trouble::Fatal(cause) => {
+                self.state = State::Unsettled;
+                NotCommitted::Fatal(cause)
+            }
+        }
+    }
+
+    /// See [`FORGETS_NO_ABORT`]; elsewhere the producer goes on.
+    fn has_aborted(&mut self) {
+        let State::Ready(producer) = &self.state else { return };
+        // Known since the first answer of the broker; no request is made.
+        if producer.client().fetch_cluster_id(Duration::from_millis(1)).as_deref() == Some(FORGETS_NO_ABORT) {
+            *self.aborts.entry(self.id.clone()).or_default() += 1;
+            self.state = State::Closed;
+        }
+    }
+
+    /// Makes a producer and initialises it. On failure the state stays what it was.
+    fn open(&mut self) -> Result<(), NotCommitted> {
+        if self.id.is_empty() {
+            return Err(NotCommitted::Fatal(
+                "the producer has no transactional.id yet: identify it first".into(),
+            ));
+        }
+        let id = match self.aborts.get(&self.id) {
+            None => self.id.clone(),
+            Some(aborts) => format!("{}~{aborts}", self.id),
+        };
+        let transaction_ms = self.limits.transaction.as_millis().to_string();
+        let message_ms = self.limits.commit.as_millis().to_string();
+        let config = self.client.producer(
+            "transact",
+            &[
+                ("transactional.id", id.as_str()),
+                ("transaction.timeout.ms", &transaction_ms),
+                ("message.timeout.ms", &message_ms),
+            ],
+        );
+        let producer: BaseProducer<Deliveries> = create("transactions", &config, Deliveries::default())
+            .map_err(|error| NotCommitted::Fatal(error.to_string()))?;
+        let deadline = Instant::now() + self.limits.recovery;
+        retry(deadline, |left| producer.init_transactions(left)).map_err(|trouble| match trouble {
+            Trouble::Abort(outcome) => outcome,
+            Trouble::Indefinite(cause) => NotCommitted::Aborted(cause),
+            Trouble::Fenced(cause) => NotCommitted::Fenced(cause),
+            Trouble::Fatal(cause) => NotCommitted::Fatal(cause),
+        })?;
+        self.producers_made.fetch_add(1, Ordering::Relaxed);
+        self.state = State::Ready(producer);
+        Ok(())
+    }
+}
+
+/// One transaction, up to the answer to its EndTxn.
+fn transact(producer: &BaseProducer<Deliveries>, work: &Work, deadline: Instant) -> Result<(), Trouble> {
+    let offsets = convert::offset_list(&work.offsets).map_err(|error| Trouble::Fatal(error.to_string()))?;
+    producer.context().start_counting();
+    retry(deadline, |_| producer.begin_transaction())?;
+    for record in &work.records {
+        send(producer, record, deadline)?;
+    }
+    await_deliveries(producer, deadline)?;
+    if offsets.count() > 0 {
+        let group: &ConsumerGroupMetadata = work.group.metadata();
+        retry(deadline, |left| producer.send_offsets_to_transaction(&offsets, group, left))?;
+    }
+    // rdkafka flushes first, in steps of 100 ms unless nothing is outstanding: hence the wait above.
+    retry(deadline, |left| producer.commit_transaction(left))
+}
+
+fn abort(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), Trouble> {
+    // Aborting is quick or fails; it gets a second even where the commit has used up its time.
+    let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
+    retry(deadline, |left| {
+        producer.poll(Duration::ZERO);
+        producer.abort_transaction(left)
+    })
+}
+
+fn send(producer: &BaseProducer<Deliveries>, record: &OutRecord, deadline: Instant) -> Result<(), Trouble> {
+    loop {
+        let entry: BaseRecord<'_, [u8], [u8]> = BaseRecord {
+            topic: &record.topic,
+            partition: record.partition,
+            payload: record.value.as_deref(),
+            key: record.key.as_deref(),
+            timestamp: record.timestamp_ms,
+            headers: convert::headers(record),
+            delivery_opaque: (),
+        };
+        match producer.send(entry) {
+            Ok(()) => {
+                producer.context().outstanding.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _))
+                if Instant::now() < deadline =>
+            {
+                producer.poll(Duration::from_millis(1));
+            }
+            Err((error, _)) => return Err(undeliverable(producer, &error, &record.topic)),
+        }
+    }
+}
+
+/// Polls until every record has its delivery report.
+fn await_deliveries(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), Trouble> {
+    let context = producer.context();
+    producer.poll(Duration::ZERO);
+    loop {
+        if let Some((topic, error)) = context.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(undeliverable(producer, &error, &topic));
+        }
+        if context.outstanding.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Trouble::Abort(NotCommitted::Aborted(
+                "not all records were acknowledged in time".into(),
+            )));
+        }
+        // rdkafka's poll always takes its whole timeout; librdkafka counts in milliseconds.
+        producer.poll(Duration::from_millis(1));
+    }
+}
+
+/// A record that was not delivered, for whatever reason, aborts its transaction.
+fn undeliverable(producer: &BaseProducer<Deliveries>, error: &KafkaError, topic: &str) -> Trouble {
+    // A producer that is fenced purges its queue: the reports then tell of the purge, not of the reason.
+    if let Some((code, reason)) = producer.client().fatal_error() {
+        return if is_fencing(code) { Trouble::Fenced(reason) } else { Trouble::Fatal(reason) };
+    }
+    let text = format!("a record for {topic} was not delivered: {error}");
+    match error.rdkafka_error_code() {
+        Some(code) if is_refusal(code) => Trouble::Abort(NotCommitted::Refused(text)),
+        _ => Trouble::Abort(NotCommitted::Aborted(text)),
+    }
+}
+
+/// Another producer has initialised our transactional.id.
+fn is_fencing(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as C;
+    matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch)
+}
+
+/// Calls until the result is definite or the deadline has passed (K7).
+fn retry(deadline: Instant, mut call: impl FnMut(Duration) -> Result<(), KafkaError>) -> Result<(), Trouble> {
+    /// Between tries that fail at once.
+    const PAUSE: Duration = Duration::from_millis(20);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match call(left.max(Duration::from_millis(1))) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match judge(&error) {
+            Judgement::Final(trouble) => return Err(trouble),
+            Judgement::SameAgain if Instant::now() + PAUSE < deadline => std::thread::sleep(PAUSE),
+            Judgement::SameAgain => return Err(Trouble::Indefinite(error.to_string())),
+        }
+    }
+}
+
+enum Judgement {
+    SameAgain,
+    Final(Trouble),
+}
+
+fn judge(error: &KafkaError) -> Judgement {
+    use RDKafkaErrorCode as C;
+    let text = error.to_string();
+    let KafkaError::Transaction(inner) = error else {
+        // Only the flush before a commit answers otherwise, and only when it runs out of time.
+        return Judgement::SameAgain;
+    };
+    let code = inner.code();
+    if inner.is_fatal() {
+        return Judgement::Final(if is_fencing(code) { Trouble::Fenced(text) } else { Trouble::Fatal(text) });
+    }
+    if inner.txn_requires_abort() {
+        let membership = matches!(
+            code,
+            C::IllegalGeneration
+                | C::UnknownMemberId
+                | C::FencedInstanceId
+                | C::RebalanceInProgress
+                | C::FencedMemberEpoch
+                | C::StaleMemberEpoch
+        );
+        let outcome = match code {
+            _ if membership => NotCommitted::Fenced(text),
+            C::GroupAuthorizationFailed | C::OffsetMetadataTooLarge | C::InvalidCommitOffsetSize => {
+                NotCommitted::Refused(text)
+            }
+            _ if is_refusal(code) => NotCommitted::Refused(text),
+            _ => NotCommitted::Aborted(text),
+        };
+        return Judgement::Final(Trouble::Abort(outcome));
+    }
+    if inner.is_retriable() { Judgement::SameAgain } else { Judgement::Final(Trouble::Fatal(text)) }
+}
+
+/// Counts delivery reports: a transaction may be committed when each of its records has one, and all are good.
+struct Deliveries {
+    ear: Ear,
+    outstanding: AtomicUsize,
+    failure: Mutex<Option<(String, KafkaError)>>,
+}
+
+impl Default for Deliveries {
+    fn default() -> Self {
+        Self { ear: Ear::new("transact"), outstanding: AtomicUsize::new(0), failure: Mutex::new(None) }
+    }
+}
+
+impl Deliveries {
+    /// Forgets the reports of an aborted transaction.
+    fn start_counting(&self) {
+        self.outstanding.store(0, Ordering::Relaxed);
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
+        self.ear.hear(level, fac, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.ear.fail(&error, reason);
+    }
+
+    fn stats_raw(&self, _statistics: &[u8]) {}
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
+        use rdkafka::Message as _;
+        // Reports of purged records of an aborted transaction may come late.
+        let _ = self.outstanding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        if let Err((error, message)) = result {
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            // The first one is the cause; the others follow from it.
+            failure.get_or_insert_with(|| (message.topic().to_owned(), error.clone()));
+        }
+    }
+}
