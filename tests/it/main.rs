@@ -2,6 +2,7 @@
 //! when `KAFKA_BOOTSTRAP_SERVERS` names it, Apache Kafka.
 //! The integration tests: one binary.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+//! Integration tests: the real parts on real sockets, against the built-in broker or Apache Kafka.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -31,3 +32,9 @@ mod kafka_consume;
 mod kafka_read_back;
 mod kafka_support;
 mod kafka_transact;
+mod receiver_callbacks;
+mod receiver_durable;
+mod receiver_http;
+mod receiver_signatures;
+mod receiver_slow;
+mod receiver_support;

@@ -129,6 +129,23 @@ async fn a_stop_lets_the_request_in_flight_end_and_takes_no_new_one() {
 }
 
 #[tokio::test]
+async fn a_caller_who_came_before_the_stop_is_still_answered() {
+    let rig = Rig::start().await;
+    let mut peer = Peer::connect(rig.addr).await;
+    while rig.metric("bcbridge_receiver_connections") == 0 {
+        tokio::task::yield_now().await;
+    }
+    rig.stop.cancel();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    peer.write(&Callback::new().bytes()).await;
+    let reply = peer.reply().await.expect("an answer");
+    assert_eq!(reply.status, 200);
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_longer_than_its_deadline() {
     let rig = Rig::with(|config| config.deadlines.drain = std::time::Duration::from_millis(200)).await;
     rig.intake.set(Mode::Hold);

@@ -95,6 +95,32 @@ async fn an_ambiguous_request_is_answered_400_and_the_connection_ends() {
 }
 
 #[tokio::test]
+async fn a_head_that_can_not_become_good_is_refused_before_it_ends() {
+    let rig = Rig::with(|config| config.deadlines.head = PATIENCE * 10).await;
+    for start in ["POST / HTTP/1.1\nHost: a\n\n", "\r\n", "\x16\x03\x01", " POST /", "\0"] {
+        let mut peer = Peer::connect(rig.addr).await;
+        peer.write(start.as_bytes()).await;
+        assert_eq!(peer.reply().await.map(|reply| reply.status), Some(400), "{start:?}");
+    }
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_sender_may_finish_its_sentence() {
+    let rig = Rig::start().await;
+    let big = Callback::new().body("x".repeat(1024 * 1024)).bytes();
+    let (first, rest) = big.split_at(100_000);
+    let mut peer = Peer::connect(rig.addr).await;
+    peer.write(first).await;
+    assert_eq!(peer.reply().await.unwrap().status, 413);
+    for piece in rest.chunks(10_000) {
+        tokio::task::yield_now().await;
+        peer.stream.write_all(piece).await.expect("the rest is taken, so that no reset overtakes the answer");
+    }
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn an_ambiguous_request_behind_a_good_one_does_not_spoil_its_answer() {
     let rig = Rig::start().await;
     let mut peer = Peer::connect(rig.addr).await;

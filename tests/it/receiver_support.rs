@@ -124,6 +124,15 @@ impl Rig {
         assert_eq!(self.status(&Callback::new().id(&id).bytes()).await, 200);
     }
 
+    /// The value of a metric without labels, as Prometheus would read it.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let (mut page, mut registry) = (String::new(), prometheus_client::registry::Registry::default());
+        self.metrics.register(&mut registry);
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {page}")).parse().unwrap()
+    }
+
     pub(crate) async fn end(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.served).await.expect("the receiver stops").unwrap();
