@@ -85,7 +85,7 @@ pub(crate) fn product(state: &mut State, number: u32, categories: u32) -> Map<St
         row.insert(
             "images".to_owned(),
             json!([{"is_thumbnail": true, "image_url": url, "url_zoom": url, "url_standard": url,
-            "url_thumbnail": url, "url_tiny": url, "image_file": format!("{number}.jpg")}]),
+            "url_thumbnail": url, "url_tiny": url}]),
         );
     }
     if number % 7 == 0 {
