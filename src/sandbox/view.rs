@@ -145,7 +145,7 @@ impl<'a> Sight<'a> {
         let asked = |name| self.query.lists("include", name);
         let lines = asked("consignments.line_items");
         let consignments = if asked("consignments") || lines {
-            super::resources::orders::consignments(self, id, lines)
+            super::resources::consignments::consignments(self, id, lines)
         } else {
             self.link(&format!("/orders/{id}/consignments"))
         };

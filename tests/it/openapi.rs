@@ -4,6 +4,12 @@
 //! 2.0 and 3.0 schemas become JSON Schema by resolving references and turning `nullable` into a type; judging is the
 //! `jsonschema` crate's work.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and tells one story in one function"
+)]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

@@ -1,5 +1,11 @@
 //! What the sandbox's tests share: a client with the token, and a receiver of callbacks whose answer can be set.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and tells one story in one function"
+)]
+
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 

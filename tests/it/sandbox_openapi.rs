@@ -1,5 +1,11 @@
 //! Every operation of the sandbox against BigCommerce's own OpenAPI files.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and tells one story in one function"
+)]
+
 use serde_json::{Value, json};
 
 use crate::openapi::{Judge, Operation};
