@@ -44,10 +44,14 @@ pub(crate) fn mutate(
     let missing =
         || ControlError::NoSuchRow { entity: entity.to_owned(), id: id.unwrap_or_default().to_owned() };
     if op == Op::Created {
-        let refused = |reply: super::reply::Reply| ControlError::Refused {
-            answer: reply.body.map(|body| body.to_string()).unwrap_or_default(),
+        let made = match spec.name.as_str() {
+            "order" => orders::create_from(state, &Value::Object(body)).map(Value::from),
+            "cart" => carts::create_from(state, &Value::Object(body)).map(|key| key.json()),
+            _ => products::insert(state, spec, body).map(|key| key.json()),
         };
-        return products::insert(state, spec, body).map(|key| key.json()).map_err(refused);
+        return made.map_err(|reply| ControlError::Refused {
+            answer: reply.body.map(|body| body.to_string()).unwrap_or_default(),
+        });
     }
     let key = key.ok_or_else(missing)?;
     if state.table(spec).get(&key).is_none() {

@@ -100,9 +100,7 @@ impl Filter {
                 .iter()
                 .any(|name| holds(field(spec, row, name), &self.values[0]));
         }
-        if self.field == "name" && spec.name == "customer"
-            || spec.name == "customer_address" && self.field == "name"
-        {
+        if self.field == "name" && matches!(spec.name.as_str(), "customer" | "customer_address") {
             let text = |name| field(spec, row, name).as_str().unwrap_or_default();
             return self.compare(&Value::from(format!("{} {}", text("first_name"), text("last_name"))));
         }

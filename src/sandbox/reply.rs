@@ -46,11 +46,21 @@ impl Reply {
         Reply::invalid(status, &text, errors)
     }
 
-    /// A V3 error without fields.
+    /// A V3 error without fields. Only 405 is documented with a `detail`.
     pub(crate) fn plain(status: u16, title: &str) -> Reply {
+        let mut body = json!({"status": status, "title": title, "type": ERROR_TYPE});
+        if status == 405 {
+            body["detail"] = Value::from(title);
+        }
+        Reply::bare(status, body)
+    }
+
+    /// The same error as the category trees word it: inside `errors`, beside counts.
+    pub(crate) fn in_batch(self, total: usize) -> Reply {
+        let errors = self.body.unwrap_or(Value::Null);
         Reply::bare(
-            status,
-            json!({"status": status, "title": title, "type": ERROR_TYPE, "detail": title, "instance": "", "errors": {}}),
+            self.status,
+            json!({"errors": errors, "meta": {"total": total, "success": 0, "failed": total}}),
         )
     }
 

@@ -77,18 +77,18 @@ pub(crate) fn product(state: &mut State, number: u32, categories: u32) -> Map<St
     if categories > 0 {
         row.insert("categories".to_owned(), json!([state.rng.random_range(1..=categories)]));
     }
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         row.insert("custom_fields".to_owned(), json!([{"name": "Material", "value": "Oak"}]));
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let url = format!("https://cdn.example.com/{number}.jpg");
         row.insert(
             "images".to_owned(),
             json!([{"is_thumbnail": true, "image_url": url, "url_zoom": url, "url_standard": url,
-            "url_thumbnail": url, "url_tiny": url, "image_file": format!("{number}.jpg")}]),
+            "url_thumbnail": url, "url_tiny": url}]),
         );
     }
-    if number % 7 == 0 {
+    if number.is_multiple_of(7) {
         row.insert(
             "bulk_pricing_rules".to_owned(),
             json!([{"quantity_min": 10, "quantity_max": 0, "type": "percent", "amount": 5}]),
@@ -98,7 +98,7 @@ pub(crate) fn product(state: &mut State, number: u32, categories: u32) -> Map<St
             json!([{"title": "A look at it", "video_id": format!("video{number}")}]),
         );
     }
-    if number % WITH_VARIANTS == 0 {
+    if number.is_multiple_of(WITH_VARIANTS) {
         add_variants(&mut row, number);
     }
     row
@@ -163,7 +163,8 @@ fn order(state: &mut State, number: u32, config: &SandboxConfig) {
     }
     let customer =
         if config.customers == 0 { 0 } else { state.rng.random_range(1..=u64::from(config.customers)) };
-    let count = if number % BIG_ORDER == 0 { BIG_ORDER_LINES } else { state.rng.random_range(1..=3) };
+    let count =
+        if number.is_multiple_of(BIG_ORDER) { BIG_ORDER_LINES } else { state.rng.random_range(1..=3) };
     let last = state.of("variant").last_id();
     let lines: Vec<orders::Line> = (0..count)
         .filter_map(|_| {

@@ -81,8 +81,12 @@ impl<'a> Sight<'a> {
         if self.query.lists("include", "primary_image") {
             let images = self.children("product_image", "product_id", &id);
             let first = images.iter().find(|image| image["is_thumbnail"] == true).or(images.first());
-            if let Some(image) = first {
-                out.insert("primary_image".to_owned(), image.clone());
+            if let Some(mut image) = first.and_then(Value::as_object).cloned() {
+                // Here the API names the file and not the URL.
+                if let Some(url) = image.shift_remove("image_url") {
+                    image.insert("image_file".to_owned(), url);
+                }
+                out.insert("primary_image".to_owned(), Value::Object(image));
             }
         }
         if self.query.lists("include", "channels") {
@@ -141,7 +145,7 @@ impl<'a> Sight<'a> {
         let asked = |name| self.query.lists("include", name);
         let lines = asked("consignments.line_items");
         let consignments = if asked("consignments") || lines {
-            super::resources::orders::consignments(self, id, lines)
+            super::resources::consignments::consignments(self, id, lines)
         } else {
             self.link(&format!("/orders/{id}/consignments"))
         };

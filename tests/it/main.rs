@@ -38,3 +38,8 @@ mod receiver_http;
 mod receiver_signatures;
 mod receiver_slow;
 mod receiver_support;
+mod openapi;
+mod sandbox_api;
+mod sandbox_callbacks;
+mod sandbox_lab;
+mod sandbox_openapi;

@@ -1,5 +1,11 @@
 //! The sandbox as an API client meets it: envelopes, paging, filters, errors, limits, faults.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and tells one story in one function"
+)]
+
 use std::time::{Duration, Instant};
 
 use bcbridge::sandbox::{Chance, Delay, Only, Profile};

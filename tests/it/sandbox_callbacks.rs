@@ -1,5 +1,11 @@
 //! The sandbox as a receiver of callbacks meets it: signatures, payloads, retries, blocking, deactivation.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and tells one story in one function"
+)]
+
 use std::time::{Duration, Instant};
 
 use bcbridge::sandbox::{Delay, DeliveryState, Profile};

@@ -1,5 +1,11 @@
 //! What the sandbox's tests share: a client with the token, and a receiver of callbacks whose answer can be set.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test may panic, and tells one story in one function"
+)]
+
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -11,26 +17,26 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 /// A sandbox with a client that knows its token.
-pub struct Lab {
-    pub sandbox: Sandbox,
-    pub control: Control,
-    pub client: reqwest::Client,
-    pub token: String,
-    pub secret: String,
-    pub api: String,
+pub(crate) struct Lab {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) control: Control,
+    pub(crate) client: reqwest::Client,
+    pub(crate) token: String,
+    pub(crate) secret: String,
+    pub(crate) api: String,
 }
 
 /// An answer with its body read.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
 }
 
 impl Lab {
     /// A small store with room for any number of requests, changed by `with`.
-    pub async fn start(with: impl FnOnce(&mut SandboxConfig)) -> Lab {
+    pub(crate) async fn start(with: impl FnOnce(&mut SandboxConfig)) -> Lab {
         let mut config = SandboxConfig {
             products: 40,
             categories: 8,
@@ -48,7 +54,12 @@ impl Lab {
         Lab { control: sandbox.control(), sandbox, client, token, secret, api }
     }
 
-    pub async fn try_send(&self, method: &str, path: &str, body: Option<Value>) -> reqwest::Result<Answer> {
+    pub(crate) async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> reqwest::Result<Answer> {
         let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
         let mut request =
             self.client.request(method, format!("{}{path}", self.api)).header("x-auth-token", &self.token);
@@ -62,16 +73,16 @@ impl Lab {
         Ok(Answer { status, headers, body })
     }
 
-    pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
+    pub(crate) async fn send(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
         self.try_send(method, path, body).await.unwrap()
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, None).await
     }
 
     /// Registers a hook and expects it to be accepted.
-    pub async fn hook(&self, scope: &str, destination: &str) -> u64 {
+    pub(crate) async fn hook(&self, scope: &str, destination: &str) -> u64 {
         let body = json!({"scope": scope, "destination": destination, "is_active": true, "headers": {"x-secret": "shared"}});
         let answer = self.send("POST", "/v3/hooks", Some(body)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -81,10 +92,10 @@ impl Lab {
 
 /// A callback as it arrived.
 #[derive(Debug, Clone)]
-pub struct Callback {
-    pub headers: HeaderMap,
-    pub raw: Bytes,
-    pub body: Value,
+pub(crate) struct Callback {
+    pub(crate) headers: HeaderMap,
+    pub(crate) raw: Bytes,
+    pub(crate) body: Value,
 }
 
 #[derive(Default)]
@@ -96,13 +107,13 @@ struct Inbox {
 
 /// A listener that takes callbacks.
 #[derive(Clone)]
-pub struct Receiver {
+pub(crate) struct Receiver {
     inbox: Arc<Inbox>,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Receiver {
-    pub async fn start(status: u16) -> Receiver {
+    pub(crate) async fn start(status: u16) -> Receiver {
         let inbox = Arc::new(Inbox::default());
         inbox.answer.store(status, Ordering::SeqCst);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -112,20 +123,20 @@ impl Receiver {
         Receiver { inbox, url }
     }
 
-    pub fn answer_with(&self, status: u16) {
+    pub(crate) fn answer_with(&self, status: u16) {
         self.inbox.answer.store(status, Ordering::SeqCst);
     }
 
-    pub fn callbacks(&self) -> Vec<Callback> {
+    pub(crate) fn callbacks(&self) -> Vec<Callback> {
         self.inbox.callbacks.lock().unwrap().clone()
     }
 
-    pub fn scopes(&self) -> Vec<String> {
+    pub(crate) fn scopes(&self) -> Vec<String> {
         self.callbacks().iter().map(|callback| callback.body["scope"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Waits until `count` callbacks have arrived.
-    pub async fn wait_for(&self, count: usize) -> Vec<Callback> {
+    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Callback> {
         let waiting = async {
             loop {
                 let arrived = self.inbox.arrived.notified();

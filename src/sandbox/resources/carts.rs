@@ -164,10 +164,15 @@ fn current(call: &Call<'_>) -> Result<(Key, Row), Reply> {
 }
 
 pub(crate) fn create(call: &mut Call<'_>) -> Answer {
-    let wanted = read_lines(call.state, call.body)?;
-    let customer = call.body.get("customer_id").and_then(Value::as_u64).unwrap_or(0);
-    let key = insert(call.state, customer, &wanted);
+    let key = create_from(call.state, call.body)?;
     Ok(show(call, &key, 201))
+}
+
+/// Makes a cart from a request's body. Returns its id.
+pub(crate) fn create_from(state: &mut State, body: &Value) -> Result<Key, Reply> {
+    let wanted = read_lines(state, body)?;
+    let customer = body.get("customer_id").and_then(Value::as_u64).unwrap_or(0);
+    Ok(insert(state, customer, &wanted))
 }
 
 pub(crate) fn get(call: &mut Call<'_>) -> Answer {

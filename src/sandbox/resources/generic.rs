@@ -44,7 +44,7 @@ pub(crate) fn verbs(spec: &'static Spec) -> Vec<(&'static str, &'static str, Ver
 /// Runs `verb` on the resource.
 pub(crate) fn run(verb: Verb, spec: &'static Spec, call: &mut Call<'_>) -> Answer {
     let parent = parent(spec, call)?;
-    match verb {
+    let answer = match verb {
         Verb::List => list(spec, call, parent.as_ref()),
         Verb::Get => get(spec, call, parent.as_ref()),
         Verb::Create => create(spec, call, parent.as_ref()),
@@ -52,7 +52,10 @@ pub(crate) fn run(verb: Verb, spec: &'static Spec, call: &mut Call<'_>) -> Answe
         Verb::UpdateMany => update_many(spec, call),
         Verb::Delete => delete(spec, call, parent.as_ref()),
         Verb::DeleteBy => delete_by(spec, call),
-    }
+    };
+    let in_batch = spec.create.as_ref().is_some_and(|rules| rules.envelope.as_deref() == Some("batch"));
+    let count = call.body.as_array().map_or(1, Vec::len);
+    answer.map_err(|reply| if in_batch && reply.status == 422 { reply.in_batch(count) } else { reply })
 }
 
 /// The parent named in the path, which must exist.

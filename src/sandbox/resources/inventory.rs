@@ -94,7 +94,11 @@ pub(crate) fn list_at(call: &mut Call<'_>) -> Answer {
     let page = Page::of(call.query, LIMIT);
     let show = |row: &Row| {
         let level = level(row, place);
-        json!({"identity": identity(row), "available_to_sell": level.max(0), "total_inventory_onhand": level,
+        let mut identity = identity(row);
+        if let Some(fields) = identity.as_object_mut() {
+            fields.shift_remove("sku_id");
+        }
+        json!({"identity": identity, "available_to_sell": level.max(0), "total_inventory_onhand": level,
             "settings": settings(row, level)})
     };
     let data: Vec<Value> = rows.iter().skip(page.skip()).take(page.limit).map(show).collect();

@@ -4,6 +4,7 @@
 //! handler runs to its end while the state is locked and does no I/O.
 
 pub(crate) mod carts;
+pub(crate) mod consignments;
 pub(crate) mod customers;
 pub(crate) mod generic;
 pub(crate) mod hooks;
@@ -85,9 +86,9 @@ const SPECIAL: &[Special] = &[
     ("GET", "/v2/orders/{order_id}/shipping_addresses", orders::list_addresses),
     ("GET", "/v2/orders/{order_id}/shipping_addresses/{id}", orders::get_address),
     ("GET", "/v2/orders/{order_id}/coupons", orders::list_coupons),
-    ("GET", "/v2/orders/{order_id}/consignments", orders::get_consignments),
-    ("GET", "/v2/order_statuses", orders::list_statuses),
-    ("GET", "/v2/order_statuses/{status_id}", orders::get_status),
+    ("GET", "/v2/orders/{order_id}/consignments", consignments::get_consignments),
+    ("GET", "/v2/order_statuses", consignments::list_statuses),
+    ("GET", "/v2/order_statuses/{status_id}", consignments::get_status),
     ("GET", "/v2/orders/{order_id}/shipments", shipments::list),
     ("POST", "/v2/orders/{order_id}/shipments", shipments::create),
     ("DELETE", "/v2/orders/{order_id}/shipments", shipments::delete_all),

@@ -15,9 +15,6 @@ use crate::sandbox::view::Sight;
 
 /// Rows of a page.
 const LIMIT: usize = 250;
-/// Lines that a consignment shows before it warns.
-const CONSIGNMENT_LINES_MAX: usize = 50;
-
 /// The statuses, by id.
 pub(crate) const STATUSES: [&str; 15] = [
     "Incomplete",
@@ -90,7 +87,7 @@ fn meets(call: &Call<'_>, row: &Row) -> bool {
     let is = |name: &str| {
         call.query.get(name).is_none_or(|text| match get(name) {
             Value::String(own) => own == text,
-            other => other.to_string() == text,
+            other => text.parse::<Value>().is_ok_and(|asked| asked == *other),
         })
     };
     let email = call.query.get("email").is_none_or(|text| get("billing_address")["email"] == text);
@@ -149,7 +146,7 @@ pub(crate) fn count(call: &mut Call<'_>) -> Answer {
     let of = |id: usize| rows.iter().filter(|row| field(spec, row, "status_id") == &Value::from(id)).count();
     let statuses: Vec<Value> = (0..STATUSES.len())
         .map(|id| {
-            let mut row = status(id);
+            let mut row = super::consignments::status(id);
             row["count"] = Value::from(of(id));
             row["sort_order"] = Value::from(id);
             row
@@ -298,19 +295,24 @@ fn read_lines(state: &State, body: &Value) -> Result<Vec<Line>, Reply> {
 }
 
 pub(crate) fn create(call: &mut Call<'_>) -> Answer {
-    let body = call.body.as_object().ok_or_else(|| Reply::v2(400, "The body must be an object."))?;
-    let billing = body.get("billing_address").filter(|address| address.is_object());
+    let id = create_from(call.state, call.body)?;
+    Ok(written(call, id, 200))
+}
+
+/// Makes an order from a request's body. Returns its id.
+pub(crate) fn create_from(state: &mut State, body: &Value) -> Result<u64, Reply> {
+    let fields_of = body.as_object().ok_or_else(|| Reply::v2(400, "The body must be an object."))?;
+    let billing = fields_of.get("billing_address").filter(|address| address.is_object());
     let billing =
         billing.ok_or_else(|| Reply::v2(400, "The required field 'billing_address' was not supplied."))?;
-    let lines = read_lines(call.state, call.body)?;
+    let lines = read_lines(state, body)?;
     let mut address = billing.clone();
     address["zip"] = address.get("zip").cloned().unwrap_or(Value::from(""));
-    let addresses = body.get("shipping_addresses").and_then(Value::as_array).cloned();
-    let mut row = fields(body)?;
+    let addresses = fields_of.get("shipping_addresses").and_then(Value::as_array).cloned();
+    let mut row = fields(fields_of)?;
     row.insert("billing_address".to_owned(), address.clone());
     row.insert("order_source".to_owned(), Value::from("external"));
-    let id = insert(call.state, row, &lines, &addresses.unwrap_or_else(|| vec![address]));
-    Ok(written(call, id, 200))
+    Ok(insert(state, row, &lines, &addresses.unwrap_or_else(|| vec![address])))
 }
 
 /// The plain fields of a body that an order stores, without what the platform keeps itself.
@@ -419,83 +421,4 @@ pub(crate) fn get_address(call: &mut Call<'_>) -> Answer {
 pub(crate) fn list_coupons(call: &mut Call<'_>) -> Answer {
     order(call, call.state.lag)?;
     Ok(Reply::empty(204))
-}
-
-/// The consignments of an order: one shipping consignment per address, its lines capped.
-pub(crate) fn consignments(sight: &Sight<'_>, id: u64, with_lines: bool) -> Value {
-    let of = Value::from(id);
-    let lines = sight.children("order_product", "order_id", &of);
-    let shipping: Vec<Value> = sight
-        .children("order_shipping_address", "order_id", &of)
-        .into_iter()
-        .map(|address| {
-            let own: Vec<&Value> =
-                lines.iter().filter(|line| line["order_address_id"] == address["id"]).collect();
-            let mut out = json!({"id": address["id"]});
-            let copied = [
-                "first_name",
-                "last_name",
-                "company",
-                "street_1",
-                "street_2",
-                "city",
-                "zip",
-                "country",
-                "country_iso2",
-                "state",
-                "email",
-                "phone",
-                "form_fields",
-                "items_total",
-                "items_shipped",
-                "shipping_method",
-                "shipping_zone_id",
-                "shipping_zone_name",
-                "shipping_quotes",
-            ];
-            for name in copied {
-                out[name] = address[name].clone();
-            }
-            for name in ["base_cost", "cost_ex_tax", "cost_inc_tax", "cost_tax", "cost_tax_class_id"] {
-                out[name] = Value::from(0);
-            }
-            if with_lines {
-                out["line_items"] =
-                    own.iter().take(CONSIGNMENT_LINES_MAX).map(|line| (*line).clone()).collect();
-                if own.len() > CONSIGNMENT_LINES_MAX {
-                    out["__warning__"] = Value::from("line_items is cut: read the order's products instead");
-                }
-            } else {
-                let path = format!("/orders/{id}/consignments/shipping/{}/line_items", address["id"]);
-                out["line_items"] =
-                    json!([{"url": format!("{}/v2{path}", sight.state.api_url), "resource": path}]);
-            }
-            out
-        })
-        .collect();
-    json!({"pickups": [], "shipping": shipping, "downloads": [], "email": {"gift_certificates": []}})
-}
-
-pub(crate) fn get_consignments(call: &mut Call<'_>) -> Answer {
-    let (id, _) = order(call, call.state.lag)?;
-    let lines = call.query.lists("include", "consignments.line_items");
-    Ok(Reply::bare(200, consignments(&Sight::new(call.state, call.query), id, lines)))
-}
-
-fn status(id: usize) -> Value {
-    let name = STATUSES.get(id).copied().unwrap_or_default();
-    json!({"id": id, "name": name, "system_label": name, "custom_label": name, "system_description": name})
-}
-
-pub(crate) fn list_statuses(_: &mut Call<'_>) -> Answer {
-    Ok(Reply::bare(200, (0..STATUSES.len()).map(status).collect()))
-}
-
-pub(crate) fn get_status(call: &mut Call<'_>) -> Answer {
-    match call.key(0) {
-        Key::Int(id) if id < STATUSES.len() as u64 => {
-            Ok(Reply::bare(200, status(usize::try_from(id).unwrap_or(0))))
-        }
-        _ => Err(not_found()),
-    }
 }
