@@ -109,7 +109,14 @@ pub async fn list(store: &impl Store) -> Result<Vec<Hook>, HookError> {
         page = match rows.next {
             Next::Page(next) => next,
             Next::Unknown if rows.rows.len() >= PAGE => page + 1,
-            Next::Unknown | Next::End | Next::Cursor(_) => return Ok(hooks),
+            Next::Unknown | Next::End => return Ok(hooks),
+            // Half a list would make hooks that exist look missing.
+            Next::Cursor(_) => {
+                return Err(HookError::Shape {
+                    doing: DOING,
+                    source: BadShape::Not { wanted: "a numbered page" },
+                });
+            }
         };
         if page > MAX_PAGES {
             return Err(HookError::Endless);

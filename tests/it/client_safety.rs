@@ -169,3 +169,35 @@ async fn neither_client_nor_replies_nor_errors_print_the_token() {
     assert!(!format!("{error} {error:?}").contains("canary"));
     assert_eq!(store.most_open.load(Ordering::SeqCst), 1);
 }
+
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_most_talkative_log_holds_neither_the_token_nor_a_body() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let store = raw(|_| Act::Write(json(200, "", r#"{"email":"jo@example.com"}"#))).await;
+    let reply = store.client().send(request(Method::Post, "/v3/customers")).await;
+    assert_eq!(reply.answer, Answer::Done);
+    tracing::trace!("the log works");
+    let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(text.contains("the log works"));
+    assert!(!text.contains(TOKEN) && !text.contains("jo@example.com"), "{text}");
+}

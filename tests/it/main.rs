@@ -3,6 +3,7 @@
 //! The integration tests: one binary.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 //! Integration tests: the real parts on real sockets, against the built-in broker or Apache Kafka.
+//! One integration binary: real sockets, real time where time matters.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -43,3 +44,9 @@ mod sandbox_api;
 mod sandbox_callbacks;
 mod sandbox_lab;
 mod sandbox_openapi;
+mod client_sandbox;
+mod hooks_api;
+mod hooks_sandbox;
+mod sandbox_api;
+mod sandbox_callbacks;
+mod sandbox_lab;

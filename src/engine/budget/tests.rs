@@ -290,6 +290,19 @@ fn an_unknown_window_starts_with_one_probe() {
 }
 
 #[test]
+fn when_a_told_window_is_over_the_next_one_starts_with_one_probe_again() {
+    let now = Instant::now();
+    let mut budget = Budget::new(BudgetConfig::default());
+    let probe = granted(budget.acquire(Purpose::Live, now));
+    budget.replied(probe, told(150, 149, 5_000), now);
+    let later = now + Duration::from_millis(5_001);
+    let probe = granted(budget.acquire(Purpose::Live, later));
+    waiting(budget.acquire(Purpose::Live, later), later);
+    budget.replied(probe, told(150, 100, 29_900), later);
+    let _next = granted(budget.acquire(Purpose::Live, later));
+}
+
+#[test]
 fn five_thousand_entities_in_twenty_reads_are_not_throttled() {
     let now = Instant::now();
     let mut budget = Budget::new(BudgetConfig::default());
