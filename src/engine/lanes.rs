@@ -52,8 +52,7 @@ enum State {
 impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
     /// No lanes yet. Bounds of zero count as one.
     pub fn new(limits: Limits) -> Self {
-        let limits =
-            Limits { max_parallel: limits.max_parallel.max(1), max_open: limits.max_open.max(1) };
+        let limits = Limits { max_parallel: limits.max_parallel.max(1), max_open: limits.max_open.max(1) };
         Self {
             limits,
             lanes: HashMap::new(),

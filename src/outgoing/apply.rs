@@ -98,7 +98,10 @@ enum Phase {
     Probe,
     Write,
     /// Of an upsert: the update of what the probe found.
-    Update { id: String, request: Request },
+    Update {
+        id: String,
+        request: Request,
+    },
 }
 
 /// One command under way.
@@ -163,9 +166,11 @@ impl Applying {
     /// What to do now: at the beginning and after each wait.
     pub(super) fn step(&mut self) -> Step {
         match &self.phase {
-            Phase::Intent if self.in_doubt => {
-                self.end(Outcome::Unknown, Reason::InDoubt, "a restart came between its intent and its outcome")
-            }
+            Phase::Intent if self.in_doubt => self.end(
+                Outcome::Unknown,
+                Reason::InDoubt,
+                "a restart came between its intent and its outcome",
+            ),
             Phase::Intent => Step::Intent,
             Phase::Probe => match &self.plan.probe {
                 Some(probe) => Step::Send(probe.request.clone()),
@@ -227,7 +232,8 @@ impl Applying {
             Answer::Missing if self.plan.missing_is_done || self.is_repeated_delete() => self.applied(None),
             // What stands in the way may be what an earlier try created, or what came since the probe.
             Answer::Conflict | Answer::Invalid if findable && self.turns < MAX_TURNS => {
-                let reason = if reply.answer == Answer::Conflict { Reason::Conflict } else { Reason::Refused };
+                let reason =
+                    if reply.answer == Answer::Conflict { Reason::Conflict } else { Reason::Refused };
                 self.refusal = self.last.clone().map(|last| (reason, last, reply.detail.clone()));
                 self.turns += 1;
                 self.phase = Phase::Probe;
@@ -290,9 +296,11 @@ impl Applying {
             }
             (Found::Nothing, _) => self.not_found(now, draw),
             (Found::One { id, .. }, true) => self.update_found(id),
-            (Found::Several { .. }, true) => {
-                self.end(Outcome::Rejected, Reason::Conflict, "several things have this key; none was changed")
-            }
+            (Found::Several { .. }, true) => self.end(
+                Outcome::Rejected,
+                Reason::Conflict,
+                "several things have this key; none was changed",
+            ),
             (Found::One { id, row } | Found::Several { id, row }, false) => self.found(id, row),
         }
     }
@@ -355,7 +363,7 @@ impl Applying {
             return self.give_up(Reason::Exhausted, detail);
         }
         self.patience += 1;
-        Step::Wait(after.max(jittered(self.backoff(self.patience), draw)))
+        Step::Wait(jittered(after.max(self.backoff(self.patience)), draw))
     }
 
     fn await_token(&mut self, detail: &str, now: Instant) -> Step {

@@ -176,7 +176,8 @@ fn check(
         .ok_or_else(|| (Reason::UnknownEntity, format!("the catalogue has no entity {:?}", shown(entity))))?;
     let Some(index) = entity.action.iter().position(|known| known.name == *action) else {
         let known: Vec<&str> = entity.action.iter().map(|a| a.name.as_str()).collect();
-        let detail = format!("{} has no action {:?}; it has {}", entity.name, shown(action), known.join(", "));
+        let detail =
+            format!("{} has no action {:?}; it has {}", entity.name, shown(action), known.join(", "));
         return Err((Reason::UnknownAction, detail));
     };
     refusal.entity = Some(entity.name.clone());
@@ -218,7 +219,11 @@ pub(super) fn needed_ids<'a>(entity: &'a Entity, action: &'a Action) -> Vec<&'a 
     }
 }
 
-fn path(entity: &Entity, action: &Action, given: &Map<String, Value>) -> Result<Vec<(String, String)>, Fault> {
+fn path(
+    entity: &Entity,
+    action: &Action,
+    given: &Map<String, Value>,
+) -> Result<Vec<(String, String)>, Fault> {
     let needed = needed_ids(entity, action);
     if let Some(name) = given.keys().find(|name| !needed.contains(&name.as_str())) {
         let detail = match needed.is_empty() {
@@ -318,7 +323,11 @@ fn forbidden(action: &Action, name: &str) -> Option<&'static str> {
         return Some("a delete that is narrowed by a parameter takes no other one");
     }
     let field = base.split([':', '[']).next().unwrap_or(base);
-    let filters = base.contains(':') || field == "id" || field == "ids" || field.ends_with("_id") || field.ends_with("_ids");
+    let filters = base.contains(':')
+        || field == "id"
+        || field == "ids"
+        || field.ends_with("_id")
+        || field.ends_with("_ids");
     filters.then_some("a delete is about the path's id and nothing else")
 }
 

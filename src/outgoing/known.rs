@@ -209,9 +209,11 @@ mod tests {
     #[test]
     fn results_are_restored_in_the_order_of_their_time() {
         let mut known = Known::with_limit(1);
-        let done = |at_ms: i64| Bytes::from(format!(
-            r#"{{"state":"done","at_ms":{at_ms},"result":{{"id":"x","outcome":"applied", "body": 1.50}}}}"#
-        ));
+        let done = |at_ms: i64| {
+            Bytes::from(format!(
+                r#"{{"state":"done","at_ms":{at_ms},"result":{{"id":"x","outcome":"applied", "body": 1.50}}}}"#
+            ))
+        };
         let (newer, older) = (done(9), done(3));
         known.restore(&"ledger".into(), [("command/1", &newer), ("command/2", &older)].into_iter());
         assert_eq!(known.get(&name(2)), None);

@@ -158,7 +158,10 @@ enum What {
     Intent(bool),
     Reply(Reply),
     Ended(Box<Ending>),
-    Repeated { outcome: Outcome, result: Bytes },
+    Repeated {
+        outcome: Outcome,
+        result: Bytes,
+    },
 }
 
 impl<S: Store, A: Append> Outgoing<S, A> {
@@ -190,6 +193,11 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     /// The topics that it takes records of.
     pub fn topics(&self) -> Vec<Arc<str>> {
         self.routes.keys().cloned().collect()
+    }
+
+    /// For each store: its name, the keys that are open, and the commands that are being applied now.
+    pub fn lanes(&self) -> impl Iterator<Item = (&Arc<str>, usize, usize)> {
+        self.lines.iter().map(|line| (&line.store, line.lanes.open(), line.lanes.running()))
     }
 
     /// Decodes and plans.

@@ -56,9 +56,15 @@ pub(super) struct Update {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
-    One { id: String, row: Value },
+    One {
+        id: String,
+        row: Value,
+    },
     /// Several things hold the same value, so it is not a key; the newest of them.
-    Several { id: String, row: Value },
+    Several {
+        id: String,
+        row: Value,
+    },
     /// The reply is not a list of things.
     Unreadable,
 }
@@ -102,12 +108,14 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
     let keys = if command.action().natural_key.is_empty() { creating } else { command.action() };
     let Some(probe) = probe_by(command, keys, creating, body)? else {
         let fields: Vec<&str> = keys.natural_key.iter().map(|key| key.field.as_str()).collect();
-        let detail = format!("an upsert needs one of {} in the payload, to find the thing by", fields.join(", "));
+        let detail =
+            format!("an upsert needs one of {} in the payload, to find the thing by", fields.join(", "));
         return Err((Reason::BadPayload, detail));
     };
     let mut found = updating.path_ids().into_iter().filter(|name| command.path_id(name).is_none());
     let (Some(id), None) = (found.next(), found.next()) else {
-        let detail = format!("the update of {} does not take one id, so an upsert cannot use it", entity.name);
+        let detail =
+            format!("the update of {} does not take one id, so an upsert cannot use it", entity.name);
         return Err((Reason::UnknownAction, detail));
     };
     let class = if updating.class == Class::A && !appends(updating, body) { Class::A } else { Class::C };

@@ -43,7 +43,8 @@ impl FakeStore {
         let line = |r: &Request| {
             let query: Vec<String> = r.query.iter().map(|(n, v)| format!("{n}={v}")).collect();
             let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-            let body = r.body.as_ref().map(|b| format!(" {}", String::from_utf8_lossy(b))).unwrap_or_default();
+            let body =
+                r.body.as_ref().map(|b| format!(" {}", String::from_utf8_lossy(b))).unwrap_or_default();
             format!("{} {}{query}{body}", r.method.as_str(), r.path.as_str())
         };
         self.sent.lock().unwrap().iter().map(line).collect()

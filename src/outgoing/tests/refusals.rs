@@ -45,7 +45,10 @@ fn poison_is_refused_with_its_reason() {
         (br#"{"entity":"product","action":"explode"}"#, "unknown_action"),
         (br#"{"entity":"product","action":"update","path":{},"payload":{}}"#, "bad_id"),
         (br#"{"entity":"product","action":"update","payload":{}}"#, "bad_id"),
-        (br#"{"entity":"product","action":"update","path":{"product_id":1,"x":1},"payload":{}}"#, "bad_field"),
+        (
+            br#"{"entity":"product","action":"update","path":{"product_id":1,"x":1},"payload":{}}"#,
+            "bad_field",
+        ),
         (br#"{"entity":"product","action":"create","path":{"product_id":1},"payload":{}}"#, "bad_field"),
         (br#"{"entity":"product","action":"update","path":{"product_id":1}}"#, "bad_payload"),
         (br#"{"entity":"product","action":"update","path":{"product_id":1},"payload":[]}"#, "bad_payload"),
@@ -68,9 +71,15 @@ fn poison_is_refused_with_its_reason() {
 fn too_large_a_payload_or_too_many_items_are_refused() {
     let payload = json!({"name": "a".repeat(1024 * 1024)});
     let path = json!({"product_id": 1});
-    check(command(1, &json!({"entity": "product", "action": "update", "path": path, "payload": payload})), "bad_payload");
+    check(
+        command(1, &json!({"entity": "product", "action": "update", "path": path, "payload": payload})),
+        "bad_payload",
+    );
     let payload = json!({"items": vec![json!({}); 2001]});
-    check(command(1, &json!({"entity": "inventory_adjustment", "action": "absolute", "payload": payload})), "bad_payload");
+    check(
+        command(1, &json!({"entity": "inventory_adjustment", "action": "absolute", "payload": payload})),
+        "bad_payload",
+    );
 }
 
 #[test]
@@ -116,12 +125,53 @@ fn payload_for(entity: &Entity, action: &Action) -> Option<Value> {
 
 fn nasty_ids() -> Vec<Value> {
     let texts = [
-        "", " ", "  1", "1 ", "/", "//", ".", "..", "../1", "1/2", "1/../2", "%2e%2e", "%252f", "1;2", "1?x=1", "1#", "1&id:in=2",
-        "1,2", "1:2", "0", "00", "-1", "+1", "1.0", "1e3", "18446744073709551616", "null", "undefined", "NaN", "é",
-        "\u{ff0e}\u{ff0e}", "1\n", "\0", "{product_id}", "*",
+        "",
+        " ",
+        "  1",
+        "1 ",
+        "/",
+        "//",
+        ".",
+        "..",
+        "../1",
+        "1/2",
+        "1/../2",
+        "%2e%2e",
+        "%252f",
+        "1;2",
+        "1?x=1",
+        "1#",
+        "1&id:in=2",
+        "1,2",
+        "1:2",
+        "0",
+        "00",
+        "-1",
+        "+1",
+        "1.0",
+        "1e3",
+        "18446744073709551616",
+        "null",
+        "undefined",
+        "NaN",
+        "é",
+        "\u{ff0e}\u{ff0e}",
+        "1\n",
+        "\0",
+        "{product_id}",
+        "*",
     ];
     let values = [
-        json!(0), json!(-1), json!(1.0), json!(1.5), json!(1e30), json!(null), json!(true), json!([1]), json!([]), json!({}),
+        json!(0),
+        json!(-1),
+        json!(1.0),
+        json!(1.5),
+        json!(1e30),
+        json!(null),
+        json!(true),
+        json!([1]),
+        json!([]),
+        json!({}),
         json!({"id": 1}),
     ];
     texts.iter().map(|text| json!(text)).chain(values).chain([json!("9".repeat(129))]).collect()
@@ -162,8 +212,10 @@ fn no_request_of_any_action_deletes_a_collection() {
     let catalog = Catalog::embedded().unwrap();
     for entity in catalog.entities() {
         for action in &entity.action {
-            let path: serde_json::Map<String, Value> =
-                decode::needed_ids(entity, action).iter().map(|name| ((*name).to_owned(), json!(41))).collect();
+            let path: serde_json::Map<String, Value> = decode::needed_ids(entity, action)
+                .iter()
+                .map(|name| ((*name).to_owned(), json!(41)))
+                .collect();
             let mut value = json!({"entity": entity.name, "action": action.name, "path": path});
             if let Some(payload) = payload_for(entity, action) {
                 value["payload"] = payload;
@@ -181,7 +233,9 @@ fn no_request_of_any_action_deletes_a_collection() {
 
 #[test]
 fn a_customer_is_deleted_by_an_id_that_the_store_can_read() {
-    let delete = |id: &str| command(1, &json!({"entity": "customer", "action": "delete", "path": {"customer_id": id}}));
+    let delete = |id: &str| {
+        command(1, &json!({"entity": "customer", "action": "delete", "path": {"customer_id": id}}))
+    };
     check(delete("abc"), "bad_id");
     let mut bench = Bench::new(FakeStore::scripted(vec![done("")]));
     bench.accept(delete("17"));

@@ -13,13 +13,19 @@ fn an_update_is_sent_as_it_came_and_its_result_tells_all() {
     sent.headers = vec![("traceparent".to_owned(), Bytes::from_static(b"00-aa-bb-01"))];
     bench.accept(sent);
     bench.run();
-    assert_eq!(bench.store.sent(), ["PUT /v3/catalog/products/77?include_fields=name&n=1 { \"price\" : 1.50 }"]);
+    assert_eq!(
+        bench.store.sent(),
+        ["PUT /v3/catalog/products/77?include_fields=name&n=1 { \"price\" : 1.50 }"]
+    );
     let settled = &bench.settled[0];
-    assert_eq!(result(settled), json!({
-        "id": "bigcommerce.main.commands/3/9", "entity": "product", "action": "update", "outcome": "applied",
-        "status": 200, "resource_id": "77", "body": {"data": {"id": 77, "price": "10.00", "x": 1.50}},
-        "request_id": "r-200", "attempts": 1, "class": "A",
-    }));
+    assert_eq!(
+        result(settled),
+        json!({
+            "id": "bigcommerce.main.commands/3/9", "entity": "product", "action": "update", "outcome": "applied",
+            "status": 200, "resource_id": "77", "body": {"data": {"id": 77, "price": "10.00", "x": 1.50}},
+            "request_id": "r-200", "attempts": 1, "class": "A",
+        })
+    );
     let record = of_topic(settled, RESULTS)[0];
     assert!(String::from_utf8_lossy(record.value.as_ref().unwrap()).contains(body), "the body is as it came");
     assert_eq!(record.key.as_deref(), Some(&b"k"[..]));
@@ -45,7 +51,8 @@ fn each_answer_under_each_class_ends_as_it_must() {
         (Answer::Doubtful, 503, ["applied", "applied", "unknown"], "in_doubt"),
     ];
     for (answer, status, outcomes, reason) in answers {
-        for ((class, value), outcome) in [("A", update()), ("B", create()), ("C", shipment())].into_iter().zip(outcomes)
+        for ((class, value), outcome) in
+            [("A", update()), ("B", create()), ("C", shipment())].into_iter().zip(outcomes)
         {
             let store = FakeStore::new(move |request, number| match (number, request.method.as_str()) {
                 (1, _) => reply(answer, status, "{\"title\":\"t\"}"),
@@ -63,8 +70,16 @@ fn each_answer_under_each_class_ends_as_it_must() {
             assert_eq!(letters.len(), usize::from(failed), "{case}");
             if failed {
                 assert_eq!(header_of(letters[0], "bc_dlq_reason").unwrap(), reason, "{case}");
-                assert_eq!(header_of(letters[0], "bc_dlq_http_status").unwrap(), status.to_string(), "{case}");
-                assert_eq!(header_of(letters[0], "bc_dlq_response_body").unwrap(), "{\"title\":\"t\"}", "{case}");
+                assert_eq!(
+                    header_of(letters[0], "bc_dlq_http_status").unwrap(),
+                    status.to_string(),
+                    "{case}"
+                );
+                assert_eq!(
+                    header_of(letters[0], "bc_dlq_response_body").unwrap(),
+                    "{\"title\":\"t\"}",
+                    "{case}"
+                );
                 assert_eq!(letters[0].value, command(7, &value).value, "{case}");
             }
             let writes = bench.store.sent().iter().filter(|line| !line.starts_with("GET")).count();
@@ -89,7 +104,10 @@ fn a_create_in_doubt_is_found_by_its_key_and_not_sent_again() {
     let other = r#"{"data":[{"id":4,"sku":"S-10"},{"id":5,"sku":"S-1","name":"New"}]}"#;
     let mut bench = Bench::new(FakeStore::scripted(vec![doubtful(), done(other)]));
     let got = bench.apply(&create());
-    assert_eq!((&got["outcome"], &got["resource_id"], &got["attempts"]), (&json!("applied"), &json!("5"), &json!(1)));
+    assert_eq!(
+        (&got["outcome"], &got["resource_id"], &got["attempts"]),
+        (&json!("applied"), &json!("5"), &json!(1))
+    );
     assert!(got["detail"].as_str().unwrap().contains("found by probe"), "{got}");
     assert_eq!(bench.store.sent()[1], "GET /v3/catalog/products?sku=S-1&limit=250");
 }
@@ -99,7 +117,10 @@ fn a_create_in_doubt_is_sent_again_after_two_probes_found_nothing() {
     let replies = vec![doubtful(), nothing(), busy(), nothing(), done(r#"{"data":{"id":6}}"#)];
     let mut bench = Bench::new(FakeStore::scripted(replies));
     let got = bench.apply(&create());
-    assert_eq!((&got["outcome"], &got["resource_id"], &got["attempts"]), (&json!("applied"), &json!("6"), &json!(2)));
+    assert_eq!(
+        (&got["outcome"], &got["resource_id"], &got["attempts"]),
+        (&json!("applied"), &json!("6"), &json!(2))
+    );
 }
 
 #[test]
@@ -110,7 +131,10 @@ fn a_create_that_meets_itself_is_applied_and_one_that_meets_another_is_not() {
     assert_eq!((&got["outcome"], &got["resource_id"]), (&json!("applied"), &json!("5")));
     let replies = vec![doubtful(), nothing(), nothing(), conflict(), nothing()];
     let got = Bench::new(FakeStore::scripted(replies)).apply(&create());
-    assert_eq!((&got["outcome"], &got["reason"], &got["status"]), (&json!("rejected"), &json!("conflict"), &json!(409)));
+    assert_eq!(
+        (&got["outcome"], &got["reason"], &got["status"]),
+        (&json!("rejected"), &json!("conflict"), &json!(409))
+    );
 }
 
 #[test]
@@ -132,9 +156,7 @@ fn a_create_without_its_natural_key_is_class_c() {
 
 #[test]
 fn an_order_update_that_adds_lines_is_class_c() {
-    let update = |products: Value| {
-        json!({"entity": "order", "action": "update", "path": {"order_id": 250}, "payload": {"products": products}})
-    };
+    let update = |products: Value| json!({"entity": "order", "action": "update", "path": {"order_id": 250}, "payload": {"products": products}});
     for (products, class) in [
         (json!([{"id": 1, "quantity": 2}]), "A"),
         (json!([{"id": 1}, {"product_id": 9}]), "C"),
@@ -152,11 +174,15 @@ fn an_order_update_that_adds_lines_is_class_c() {
 
 #[test]
 fn an_upsert_updates_what_it_finds_and_creates_what_it_does_not() {
-    let upsert = json!({"entity": "customer", "action": "upsert", "payload": {"email": "a@example.com", "n": 1.0}});
+    let upsert =
+        json!({"entity": "customer", "action": "upsert", "payload": {"email": "a@example.com", "n": 1.0}});
     let found = || done(r#"{"data":[{"id":12,"email":"a@example.com"}]}"#);
     let mut bench = Bench::new(FakeStore::scripted(vec![found(), doubtful(), done("{\"data\":[]}")]));
     let got = bench.apply(&upsert);
-    assert_eq!((&got["outcome"], &got["resource_id"], &got["attempts"]), (&json!("applied"), &json!("12"), &json!(2)));
+    assert_eq!(
+        (&got["outcome"], &got["resource_id"], &got["attempts"]),
+        (&json!("applied"), &json!("12"), &json!(2))
+    );
     assert_eq!(bench.store.sent()[1], r#"PUT /v3/customers [{"id":12,"email":"a@example.com","n":1.0}]"#);
 
     let created = done(r#"{"data":[{"id":13,"email":"a@example.com"}]}"#);
@@ -210,7 +236,8 @@ fn a_busy_store_uses_up_no_attempt_and_holds_no_slot() {
     let mut bench = Bench::new(store);
     for offset in 0..200 {
         let id = if offset < 16 { 1 } else { offset };
-        let value = json!({"entity": "product", "action": "update", "path": {"product_id": id}, "payload": {}});
+        let value =
+            json!({"entity": "product", "action": "update", "path": {"product_id": id}, "payload": {}});
         bench.accept(record(offset, None, Some(value.to_string().as_bytes())));
     }
     bench.run();
@@ -222,12 +249,17 @@ fn a_busy_store_uses_up_no_attempt_and_holds_no_slot() {
 
 #[test]
 fn a_bad_token_pauses_the_store_and_not_its_neighbour() {
-    let (bad, good) = (FakeStore::new(|_, _| reply(Answer::Unauthorized, 401, "")), FakeStore::new(|_, _| done("{}")));
+    let (bad, good) =
+        (FakeStore::new(|_, _| reply(Answer::Unauthorized, 401, "")), FakeStore::new(|_, _| done("{}")));
     let mut bench = Bench::new(bad.clone());
     let neighbour = Route { topic: "other".into(), store: "other".into(), ..route(&good) };
     bench.path = outgoing(vec![route(&bad), neighbour], &bench.log);
     for offset in 0..100 {
-        bench.accept(record(offset, None, Some(update().to_string().replace("c-1", &offset.to_string()).as_bytes())));
+        bench.accept(record(
+            offset,
+            None,
+            Some(update().to_string().replace("c-1", &offset.to_string()).as_bytes()),
+        ));
         let of_other = update().to_string().replace("c-1", &format!("other-{offset}"));
         let mut of_other = record(offset, None, Some(of_other.as_bytes()));
         of_other.position.partition.topic = "other".into();
@@ -262,7 +294,10 @@ fn nothing_is_sent_before_the_intent_is_durable() {
         assert_eq!(result(&bench.settled[0])["outcome"], "applied");
         let intents = bench.log.records.lock().unwrap();
         let intent: Value = serde_json::from_slice(intents[0].value.as_ref().unwrap()).unwrap();
-        assert_eq!((&intent["state"], &intent["offset"], &intent["partition"]), (&json!("intent"), &json!(1), &json!(3)));
+        assert_eq!(
+            (&intent["state"], &intent["offset"], &intent["partition"]),
+            (&json!("intent"), &json!(1), &json!(3))
+        );
     }
 }
 
@@ -343,7 +378,9 @@ fn a_job_of_an_earlier_assignment_is_nobodys() {
 
 #[test]
 fn a_reply_that_is_no_json_or_too_large_is_kept_as_text() {
-    for (body, length) in [("<html>é</html>".to_owned(), 14), (format!("\"{}\"", "a".repeat(300_000)), 65_536)] {
+    for (body, length) in
+        [("<html>é</html>".to_owned(), 14), (format!("\"{}\"", "a".repeat(300_000)), 65_536)]
+    {
         let got = Bench::new(FakeStore::scripted(vec![done(&body)])).apply(&update());
         assert_eq!(got["body"].as_str().unwrap().chars().count(), length);
     }
