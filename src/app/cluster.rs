@@ -49,14 +49,17 @@ impl Cluster {
             #[cfg(feature = "embedded")]
             Bootstrap::Embedded => {
                 let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-                let broker = crate::embedded::start(listen, data).await.context("starting the built-in broker")?;
+                let broker =
+                    crate::embedded::start(listen, data).await.context("starting the built-in broker")?;
                 let client = client(&broker.bootstrap_servers(), properties)?;
                 Ok(Self { client, embedded: Some(broker) })
             }
             #[cfg(not(feature = "embedded"))]
             Bootstrap::Embedded => {
                 let _ = (listen, data, Ipv4Addr::LOCALHOST);
-                bail!("kafka.bootstrap_servers is \"embedded\", and this build has no built-in broker; name a cluster")
+                bail!(
+                    "kafka.bootstrap_servers is \"embedded\", and this build has no built-in broker; name a cluster"
+                )
             }
         }
     }
@@ -108,10 +111,17 @@ impl Cluster {
         let missing: Vec<&str> =
             names.iter().copied().filter(|name| described.iter().all(|d| d.name != *name)).collect();
         if !missing.is_empty() {
-            bail!("these topics do not exist: {}; create them, or set kafka.topics.create to true", missing.join(", "));
+            bail!(
+                "these topics do not exist: {}; create them, or set kafka.topics.create to true",
+                missing.join(", ")
+            );
         }
         let degraded = described.iter().flat_map(|found| {
-            specs.iter().find(|spec| spec.name == found.name).map(|spec| found.degraded(spec)).unwrap_or_default()
+            specs
+                .iter()
+                .find(|spec| spec.name == found.name)
+                .map(|spec| found.degraded(spec))
+                .unwrap_or_default()
         });
         Ok(degraded.collect())
     }

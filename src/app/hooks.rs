@@ -49,7 +49,8 @@ async fn reconcile(target: &Target, metrics: &Metrics) -> bool {
             return false;
         }
     };
-    let is = |wanted: fn(&Action) -> bool| plan.items.iter().filter(|item| wanted(&item.action)).count() as u64;
+    let is =
+        |wanted: fn(&Action) -> bool| plan.items.iter().filter(|item| wanted(&item.action)).count() as u64;
     metrics.hooks(store, "missing", is(|action| matches!(action, Action::Create)));
     metrics.hooks(store, "active", is(|action| matches!(action, Action::Keep { .. })));
     if !plan.has_changes() {
@@ -59,7 +60,12 @@ async fn reconcile(target: &Target, metrics: &Metrics) -> bool {
     let failed = applied.iter().filter(|done| done.result.is_err()).count();
     for done in &applied {
         match &done.result {
-            Ok(_) => info!(store, scope = done.item.scope, action = done.item.action.name(), "a webhook was put right"),
+            Ok(_) => info!(
+                store,
+                scope = done.item.scope,
+                action = done.item.action.name(),
+                "a webhook was put right"
+            ),
             Err(error) => warn!(store, scope = done.item.scope, %error, "a webhook could not be put right"),
         }
     }

@@ -16,7 +16,12 @@ use crate::transform;
 const MAX_RECORD_BYTES: usize = 1_000_000;
 
 /// What the incoming path of a store needs to know.
-pub fn settings(settings: &Settings, store: &StoreSettings, catalog: &Catalog, topics: &StoreTopics) -> IncomingStore {
+pub(super) fn settings(
+    settings: &Settings,
+    store: &StoreSettings,
+    catalog: &Catalog,
+    topics: &StoreTopics,
+) -> IncomingStore {
     let entities: BTreeMap<String, Arc<EntitySettings>> = settings
         .incoming_of(&store.name)
         .filter_map(|entry| Some((entry.entity.clone(), Arc::new(entity(settings, store, entry, catalog)?))))
@@ -39,7 +44,12 @@ pub fn settings(settings: &Settings, store: &StoreSettings, catalog: &Catalog, t
 }
 
 /// None for what cannot be read, and so not be published.
-fn entity(settings: &Settings, store: &StoreSettings, entry: &IncomingSettings, catalog: &Catalog) -> Option<EntitySettings> {
+fn entity(
+    settings: &Settings,
+    store: &StoreSettings,
+    entry: &IncomingSettings,
+    catalog: &Catalog,
+) -> Option<EntitySettings> {
     let row = catalog.entity(&entry.entity).filter(|row| row.is_readable())?.clone();
     let (template, prefix, name) = (entry.key.clone(), settings.kafka.prefix.clone(), store.name.clone());
     let entity = entry.entity.clone();

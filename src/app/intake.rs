@@ -9,7 +9,7 @@ use crate::receiver::{Delivery, Intake, NotDurable};
 use crate::runtime::ports::Append;
 
 /// Appends callbacks to the intake topic of their store.
-pub struct KafkaIntake<A> {
+pub(super) struct KafkaIntake<A> {
     catalog: Arc<Catalog>,
     topics: BTreeMap<Arc<str>, IntakeTopics>,
     appender: Arc<A>,
@@ -17,7 +17,11 @@ pub struct KafkaIntake<A> {
 
 impl<A> KafkaIntake<A> {
     /// An intake for these stores, by name.
-    pub fn new(catalog: Arc<Catalog>, topics: BTreeMap<Arc<str>, IntakeTopics>, appender: Arc<A>) -> Self {
+    pub(super) fn new(
+        catalog: Arc<Catalog>,
+        topics: BTreeMap<Arc<str>, IntakeTopics>,
+        appender: Arc<A>,
+    ) -> Self {
         Self { catalog, topics, appender }
     }
 }

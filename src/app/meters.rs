@@ -9,7 +9,7 @@ use crate::runtime::runner::Watch;
 use crate::telemetry::{Metrics, ReadyFlag};
 
 /// Feeds the incoming path's counts into the metrics.
-pub struct IncomingMeter(pub Metrics);
+pub(super) struct IncomingMeter(pub(super) Metrics);
 
 impl Meter for IncomingMeter {
     fn published(&self, entity: &str, op: Op, hints: usize, latency: Duration) {
@@ -35,13 +35,13 @@ impl Meter for IncomingMeter {
 }
 
 /// Watches a runner: its metrics, and whether it is ready.
-pub struct RunnerWatch {
+pub(super) struct RunnerWatch {
     /// Where counts go.
-    pub metrics: Metrics,
+    pub(super) metrics: Metrics,
     /// The path, `incoming` or `outgoing`.
-    pub path: &'static str,
+    pub(super) path: &'static str,
     /// Ready while partitions are assigned.
-    pub ready: ReadyFlag,
+    pub(super) ready: ReadyFlag,
 }
 
 impl Watch for RunnerWatch {

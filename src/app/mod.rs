@@ -233,7 +233,12 @@ impl Parts {
     }
 
     /// The ends of a path on Kafka.
-    fn ends(&self, group: &str, topics: &[&str], ledger: &Arc<str>) -> Result<(GroupConsumer, TransactionalProducer, Ledger)> {
+    fn ends(
+        &self,
+        group: &str,
+        topics: &[&str],
+        ledger: &Arc<str>,
+    ) -> Result<(GroupConsumer, TransactionalProducer, Ledger)> {
         let client = &self.cluster.client;
         let consumer = GroupConsumer::join(client, group, topics)?;
         let producer = TransactionalProducer::new(client.clone(), group, TransactLimits::default())?;

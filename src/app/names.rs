@@ -1,6 +1,8 @@
 //! What the catalogue answers when the settings ask for names.
 
-use crate::catalog::Catalog;
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Entity};
 use crate::config::EntityNames;
 
 impl EntityNames for Catalog {
@@ -13,11 +15,19 @@ impl EntityNames for Catalog {
     }
 
     fn scopes(&self, entity: &str) -> Vec<String> {
-        self.entity(entity).map(|e| e.scope.iter().map(|scope| scope.name.clone()).collect()).unwrap_or_default()
+        self.entity(entity)
+            .map(|e| e.scope.iter().map(|scope| scope.name.clone()).collect())
+            .unwrap_or_default()
     }
 
     fn includes(&self, entity: &str) -> Vec<String> {
         self.entity(entity).map(|e| e.include.iter().map(|i| i.name.clone()).collect()).unwrap_or_default()
+    }
+
+    fn default_includes(&self, entity: &str) -> Vec<String> {
+        let default =
+            |e: &Arc<Entity>| e.include.iter().filter(|i| i.default).map(|i| i.name.clone()).collect();
+        self.entity(entity).map(default).unwrap_or_default()
     }
 
     fn actions(&self, entity: &str) -> Vec<String> {

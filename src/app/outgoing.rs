@@ -51,7 +51,9 @@ pub(super) fn stage(
 fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
     match &entry.route {
         RouteKind::Commands => None,
-        RouteKind::Mapped { entity, action } => Some(Fixed { entity: entity.clone(), action: action.clone() }),
+        RouteKind::Mapped { entity, action } => {
+            Some(Fixed { entity: entity.clone(), action: action.clone() })
+        }
     }
 }
 
@@ -63,7 +65,9 @@ fn mapping(transform: &transform::Mapping) -> Option<Arc<Mapping>> {
     let transform = transform.clone();
     Some(Arc::new(move |record: &InRecord| {
         let value: Value = match record.value.as_deref() {
-            Some(bytes) => serde_json::from_slice(bytes).map_err(|e| format!("the value is not JSON: {e}"))?,
+            Some(bytes) => {
+                serde_json::from_slice(bytes).map_err(|e| format!("the value is not JSON: {e}"))?
+            }
             None => json!(null),
         };
         transform.run(&value).map_err(|e| e.to_string())

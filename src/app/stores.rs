@@ -37,11 +37,7 @@ pub fn client(store: &StoreSettings, metrics: Option<&Metrics>) -> Result<StoreC
 /// # Errors
 /// See [`client`].
 pub fn clients(settings: &Settings, metrics: Option<&Metrics>) -> Result<BTreeMap<String, Arc<StoreClient>>> {
-    settings
-        .stores
-        .iter()
-        .map(|store| Ok((store.name.clone(), Arc::new(client(store, metrics)?))))
-        .collect()
+    settings.stores.iter().map(|store| Ok((store.name.clone(), Arc::new(client(store, metrics)?)))).collect()
 }
 
 /// What a store should be subscribed to: every scope of every entity that is configured for it.

@@ -66,7 +66,11 @@ pub fn specs(settings: &Settings) -> Vec<TopicSpec> {
         add(deleted(settings, &topics.commands, INTAKE_RETENTION));
         add(deleted(settings, &topics.results, INTAKE_RETENTION));
         let retention = LEDGER_RETENTION.as_millis().to_string();
-        add(spec(settings, &topics.ledger, &[("cleanup.policy", "compact,delete"), ("retention.ms", &retention)]));
+        add(spec(
+            settings,
+            &topics.ledger,
+            &[("cleanup.policy", "compact,delete"), ("retention.ms", &retention)],
+        ));
         for entry in settings.incoming_of(&store.name) {
             let topic = entity_topic(settings, &store.name, &entry.entity, &entry.topic);
             add(spec(settings, &topic, &[("cleanup.policy", "compact")]));

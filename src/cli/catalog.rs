@@ -11,7 +11,7 @@ use crate::catalog::{Catalog, Entity};
 
 /// What to show.
 #[derive(Debug, Subcommand)]
-pub enum CatalogCommand {
+pub(super) enum CatalogCommand {
     /// All entities.
     Entities,
     /// All webhook scopes.
@@ -37,9 +37,9 @@ pub(super) fn run(command: CatalogCommand, output: Output) -> Result<ExitCode> {
         }
         CatalogCommand::Show { entity } => {
             let known = || catalog.entities().iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ");
-            let found = catalog
-                .entity(&entity)
-                .with_context(|| format!("the entity {entity:?} is not in the catalogue; known are {}", known()))?;
+            let found = catalog.entity(&entity).with_context(|| {
+                format!("the entity {entity:?} is not in the catalogue; known are {}", known())
+            })?;
             println!("{:#}", details(found));
         }
     }
@@ -58,9 +58,10 @@ fn entity_row(entity: &Entity) -> Value {
 fn paths(entity: &Entity) -> Vec<String> {
     let one = entity.read.one.iter().map(|path| format!("GET {path}"));
     let many = entity.read.many.iter().map(|many| format!("GET {}", many.path));
-    let writes = entity.action.iter().filter_map(|action| {
-        Some(format!("{} {}", action.method?.as_str(), action.path.as_deref()?))
-    });
+    let writes = entity
+        .action
+        .iter()
+        .filter_map(|action| Some(format!("{} {}", action.method?.as_str(), action.path.as_deref()?)));
     one.chain(many).chain(writes).collect()
 }
 

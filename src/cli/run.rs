@@ -11,7 +11,7 @@ use crate::runtime::stop_signal;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArg,
     /// The roles that this process takes on; all by default.

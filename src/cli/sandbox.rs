@@ -12,7 +12,7 @@ use crate::sandbox::{Profile, Sandbox, SandboxConfig};
 
 /// Arguments of `sandbox`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where it listens.
     #[arg(long, default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
@@ -55,8 +55,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let mut config = SandboxConfig { listen: args.listen, seed: args.seed, ..SandboxConfig::default() };
     if let Some(path) = &args.profile {
         let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-        config.profile =
-            serde_saphyr::from_str::<Profile>(&text).with_context(|| format!("the profile {}", path.display()))?;
+        config.profile = serde_saphyr::from_str::<Profile>(&text)
+            .with_context(|| format!("the profile {}", path.display()))?;
     }
     config.quota = args.quota.unwrap_or(config.quota);
     config.window = args.window_seconds.map_or(config.window, Duration::from_secs_f64);
@@ -70,7 +70,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let stop = stop_signal()?;
     let sandbox = Sandbox::start(config).await?;
     sandbox.control().shoppers(args.rate);
-    println!("BigCommerce sandbox: {}/stores/{hash}/v3, control: {}/_sandbox/", sandbox.base_uri(), sandbox.base_uri());
+    println!(
+        "BigCommerce sandbox: {}/stores/{hash}/v3, control: {}/_sandbox/",
+        sandbox.base_uri(),
+        sandbox.base_uri()
+    );
     stop.await;
     sandbox.stop().await;
     Ok(ExitCode::SUCCESS)

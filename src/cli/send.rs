@@ -25,7 +25,7 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Arguments of `send`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArg,
     /// The store's name.
@@ -105,7 +105,11 @@ fn show(result: &CommandResult, output: Output) -> Result<()> {
         Output::Table => {
             let status = result.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
             let resource = result.resource_id.as_deref().unwrap_or("-");
-            println!("{}  status {status}  resource {resource}  attempts {}", result.outcome.name(), result.attempts);
+            println!(
+                "{}  status {status}  resource {resource}  attempts {}",
+                result.outcome.name(),
+                result.attempts
+            );
             if let Some(detail) = &result.detail {
                 println!("{detail}");
             }
@@ -116,7 +120,9 @@ fn show(result: &CommandResult, output: Output) -> Result<()> {
 
 fn command(args: &Args) -> Result<Command> {
     let catalog = Catalog::embedded()?;
-    let entity = catalog.entity(&args.entity).with_context(|| format!("the entity {:?} is not in the catalogue", args.entity))?;
+    let entity = catalog
+        .entity(&args.entity)
+        .with_context(|| format!("the entity {:?} is not in the catalogue", args.entity))?;
     let names = || entity.action.iter().map(|action| action.name.as_str()).collect::<Vec<_>>().join(", ");
     let action = entity
         .action(&args.action)
@@ -140,7 +146,14 @@ fn command(args: &Args) -> Result<Command> {
     }
     let payload = args.payload.as_deref().map(payload).transpose()?;
     let id = args.command_id.clone().unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-    Ok(Command { id: Some(id), entity: entity.name.clone(), action: action.name.clone(), path, query, payload })
+    Ok(Command {
+        id: Some(id),
+        entity: entity.name.clone(),
+        action: action.name.clone(),
+        path,
+        query,
+        payload,
+    })
 }
 
 fn payload(file: &str) -> Result<Box<RawValue>> {
@@ -161,5 +174,9 @@ fn key_of(command: &Command) -> String {
         .values()
         .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         .collect();
-    if ids.is_empty() { command.id.clone().unwrap_or_default() } else { format!("{}/{}", command.entity, ids.join(":")) }
+    if ids.is_empty() {
+        command.id.clone().unwrap_or_default()
+    } else {
+        format!("{}/{}", command.entity, ids.join(":"))
+    }
 }

@@ -13,7 +13,7 @@ use crate::config::{self, MistakeRow, Settings};
 
 /// What to do with the subscriptions.
 #[derive(Debug, Subcommand)]
-pub enum HooksCommand {
+pub(super) enum HooksCommand {
     /// Shows what `apply` would do; exit code 3 when there is something.
     Plan(ConfigArg),
     /// Creates, re-activates and corrects. Foreign hooks are left alone.
@@ -56,13 +56,18 @@ async fn look(settings: &Settings) -> Vec<MistakeRow> {
     let mut found = Vec::new();
     for store in &settings.stores {
         if let Err(error) = ask(settings, &store.name).await {
-            found.push(row(format!("store {:?}: {error:#}", store.name), "check its access_token and base_uri"));
+            found.push(row(
+                format!("store {:?}: {error:#}", store.name),
+                "check its access_token and base_uri",
+            ));
         }
     }
     match cluster(settings).await {
         // A weaker promise is the owner's choice, and no mistake.
         Ok(degraded) => degraded.iter().for_each(|text| eprintln!("warning: a promise is degraded: {text}")),
-        Err(error) => found.push(row(format!("kafka: {error:#}"), "check kafka.bootstrap_servers and its properties")),
+        Err(error) => {
+            found.push(row(format!("kafka: {error:#}"), "check kafka.bootstrap_servers and its properties"))
+        }
     }
     found
 }
@@ -75,7 +80,14 @@ async fn cluster(settings: &Settings) -> Result<Vec<String>> {
 }
 
 fn row(message: String, help: &str) -> MistakeRow {
-    MistakeRow { message, help: help.to_owned(), file: String::new(), line: 0, column: 0, allowed: String::new() }
+    MistakeRow {
+        message,
+        help: help.to_owned(),
+        file: String::new(),
+        line: 0,
+        column: 0,
+        allowed: String::new(),
+    }
 }
 
 /// Asks a store for its time: token, address and reachability in one call; then for its hooks.
@@ -106,7 +118,10 @@ pub(super) async fn hooks(command: HooksCommand, output: Output) -> Result<ExitC
         .stores
         .iter()
         .map(|store| {
-            Ok(hooks::Target { store: stores::client(store, None)?, wanted: stores::wanted(&settings, store, public_url) })
+            Ok(hooks::Target {
+                store: stores::client(store, None)?,
+                wanted: stores::wanted(&settings, store, public_url),
+            })
         })
         .collect::<Result<Vec<_>>>()?;
     let output = match output {

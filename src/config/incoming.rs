@@ -74,8 +74,8 @@ fn plain(cx: &Reading<'_>, entity: String, kafka: &KafkaSettings) -> IncomingSet
     IncomingSettings {
         store: None,
         scopes: cx.names.scopes(&entity),
+        include: cx.names.default_includes(&entity),
         entity,
-        include: Vec::new(),
         query: BTreeMap::new(),
         path: BTreeMap::new(),
         parameters: Mapping::identity(),
@@ -209,7 +209,8 @@ fn scopes(cx: &mut Reading<'_>, section: &Section<'_>, base: &IncomingSettings) 
 fn include(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> Vec<String> {
     let known = cx.names.includes(entity);
     let mut includes = Vec::new();
-    for (name, node) in section.texts(cx, "include").unwrap_or_default() {
+    let Some(wanted) = section.texts(cx, "include") else { return cx.names.default_includes(entity) };
+    for (name, node) in wanted {
         if !known.contains(&name) && !entity.is_empty() {
             let message = format!("{} cannot be read along with entity `{entity}`", quoted(node));
             let allowed = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };

@@ -12,6 +12,10 @@ pub trait EntityNames {
     fn scopes(&self, entity: &str) -> Vec<String>;
     /// The sub-resources that can be read along with an entity.
     fn includes(&self, entity: &str) -> Vec<String>;
+    /// The sub-resources that are read along with an entity when the file does not say which.
+    fn default_includes(&self, _entity: &str) -> Vec<String> {
+        Vec::new()
+    }
     /// The actions of an entity.
     fn actions(&self, entity: &str) -> Vec<String>;
     /// The entities that are bridged when the file has no `incoming`: all that announce themselves.

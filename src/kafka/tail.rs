@@ -104,7 +104,11 @@ impl Tail {
 }
 
 /// Every partition of the topics, at its beginning or its end.
-fn positions(consumer: &StreamConsumer<Ear>, topics: &[String], at_end: bool) -> Result<TopicPartitionList, KafkaError> {
+fn positions(
+    consumer: &StreamConsumer<Ear>,
+    topics: &[String],
+    at_end: bool,
+) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::new();
     for topic in topics {
         let metadata = consumer.fetch_metadata(Some(topic), METADATA_TIMEOUT)?;

@@ -400,11 +400,10 @@ where
         }
     }
 
-    /// Drops everything of an assignment that is over. Jobs run on, since a write cannot be called back; what
-    /// they bring is dropped with the set that they belonged to.
+    /// Drops everything of an assignment that is over, running jobs as well: a request that is cut off counts as
+    /// one whose outcome is unknown, and the next owner of its record treats it so.
     fn forget(&mut self) {
-        let mut old = std::mem::take(&mut self.jobs);
-        old.detach_all();
+        self.jobs = JoinSet::new();
         self.stage.reset();
         self.checkpoints.clear();
         self.open.clear();

@@ -27,6 +27,8 @@ use crate::sandbox::{Control, Sandbox, SandboxConfig};
 
 /// The store's name in topics and routes.
 pub(super) const STORE: &str = "demo";
+/// Calls in 30 s, as on a Pro plan.
+const QUOTA: u32 = 450;
 /// Between two lines of the display.
 const SHOW_EVERY: Duration = Duration::from_secs(1);
 /// Between two commands of the simulated ERP.
@@ -34,7 +36,7 @@ const COMMAND_EVERY: Duration = Duration::from_millis(700);
 
 /// Arguments of `demo`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Ends by itself after this time, for example 30s or 2m; compares and sums up.
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     duration: Option<Duration>,
@@ -64,19 +66,27 @@ fn time(text: &str) -> Result<Duration, String> {
 pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
     let begun = Instant::now();
     let stop = stop_signal()?;
-    let sandbox = Sandbox::start(SandboxConfig { seed: args.seed, ..SandboxConfig::default() }).await?;
+    let sandbox =
+        Sandbox::start(SandboxConfig { seed: args.seed, quota: QUOTA, ..SandboxConfig::default() }).await?;
     let app = start_bridge(&sandbox, &args).await?;
     let client = app.cluster.client.clone();
     announce(&sandbox, &app, output);
     let readiness = app.readiness.clone();
     let (trigger, drain) = Drain::switch();
-    let bridge = crate::runtime::spawn("bridge", async move { app.run(async move { drain.requested().await }).await });
+    let bridge =
+        crate::runtime::spawn("bridge", async move { app.run(async move { drain.requested().await }).await });
     while !readiness.waiting_for().is_empty() && !bridge.is_finished() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let control = sandbox.control();
     control.shoppers(args.rate);
-    let mut show = Show { observer: Observer::open(&client, STORE).await?, control: control.clone(), begun, output, first: None };
+    let mut show = Show {
+        observer: Observer::open(&client, STORE).await?,
+        control: control.clone(),
+        begun,
+        output,
+        first: None,
+    };
     tokio::select! {
         result = show.flow(&client) => result?,
         () = ended(args.duration) => {}
@@ -152,13 +162,17 @@ fn announce(sandbox: &Sandbox, app: &App, output: Output) {
     if output == Output::Json {
         return;
     }
-    let show = |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |address| address.to_string());
+    let show =
+        |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |address| address.to_string());
     println!("bcbridge demo: a store, a broker and the bridge in one process\n");
     println!("  store (sandbox)  {}/stores/{}", sandbox.base_uri(), SandboxConfig::default().store_hash);
     println!("  Kafka (built in) {}", app.cluster.client.bootstrap_servers());
     println!("  receiver         http://{}/webhooks/{STORE}", show(app.receiver));
     println!("  console          http://{}/  (/metrics, /readyz)", show(app.console));
-    println!("\nwatch a topic:     kcat -b {} -C -t bigcommerce.{STORE}.product\n", app.cluster.client.bootstrap_servers());
+    println!(
+        "\nwatch a topic:     kcat -b {} -C -t bigcommerce.{STORE}.product\n",
+        app.cluster.client.bootstrap_servers()
+    );
 }
 
 /// The live display.

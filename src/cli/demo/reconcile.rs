@@ -66,7 +66,12 @@ impl Report {
             println!("{report:#}");
             return;
         }
-        println!("\n{} entity records on {} topics in {:.0} s:", self.records, self.entities.len(), self.ran.as_secs_f64());
+        println!(
+            "\n{} entity records on {} topics in {:.0} s:",
+            self.records,
+            self.entities.len(),
+            self.ran.as_secs_f64()
+        );
         for (entity, (records, keys)) in &self.entities {
             println!("  {entity:<18} {records:>6} records of {keys:>5} entities");
         }
@@ -78,7 +83,9 @@ impl Report {
         println!("{} commands, {} results", self.commands, self.results);
         println!("{} API calls, {} of them refused with 429", self.calls, self.refused);
         if self.is_clean() {
-            println!("\nno differences: the topics hold what the store holds, and every callback is accounted for");
+            println!(
+                "\nno differences: the topics hold what the store holds, and every callback is accounted for"
+            );
             return;
         }
         println!("\n{} DIFFERENCES", self.differences.len());
@@ -138,7 +145,12 @@ async fn compare(client: &ClientSettings, control: &Control) -> Result<Report> {
         }
     }
     let ids = |records: Vec<InRecord>| -> BTreeSet<String> {
-        records.iter().filter_map(|r| serde_json::from_slice::<Value>(r.value.as_deref()?).ok()?["id"].as_str().map(str::to_owned)).collect()
+        records
+            .iter()
+            .filter_map(|r| {
+                serde_json::from_slice::<Value>(r.value.as_deref()?).ok()?["id"].as_str().map(str::to_owned)
+            })
+            .collect()
     };
     let commands = ids(read(client, &topic(STORE, "commands")).await?);
     let results = ids(read(client, &topic(STORE, "results")).await?);
@@ -170,11 +182,16 @@ fn compare_entity(
         let id = key.rsplit(':').next().unwrap_or(key);
         match (state.get(id), found) {
             (None, None) => {}
-            (None, Some(_)) => differences.push(format!("{entity}/{key} is gone from the store, and on the topic")),
-            (Some(_), None) => differences.push(format!("{entity}/{key} is in the store, and gone on the topic")),
+            (None, Some(_)) => {
+                differences.push(format!("{entity}/{key} is gone from the store, and on the topic"))
+            }
+            (Some(_), None) => {
+                differences.push(format!("{entity}/{key} is in the store, and gone on the topic"))
+            }
             (Some(truth), Some(found)) => {
                 let fields = truth.as_object().into_iter().flatten();
-                let wrong = fields.filter(|(name, value)| !replaced.contains(name) && found.get(name) != Some(value));
+                let wrong =
+                    fields.filter(|(name, value)| !replaced.contains(name) && found.get(name) != Some(value));
                 differences.extend(wrong.map(|(name, _)| format!("{entity}/{key} differs in {name}")));
             }
         }
@@ -194,7 +211,8 @@ async fn read(client: &ClientSettings, topic: &str) -> Result<Vec<InRecord>> {
     let records = Arc::new(Mutex::new(Vec::new()));
     let taken = records.clone();
     let what = ReadBack { topic: topic.to_owned(), partitions: (0..described).collect(), deadline: READ };
-    read_back(client, what, move |record| taken.lock().unwrap_or_else(PoisonError::into_inner).push(record)).await?;
+    read_back(client, what, move |record| taken.lock().unwrap_or_else(PoisonError::into_inner).push(record))
+        .await?;
     let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(std::mem::take(&mut *records))
 }
