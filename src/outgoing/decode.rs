@@ -55,6 +55,11 @@ pub(super) struct Checked {
 }
 
 impl Checked {
+    #[cfg(test)]
+    pub(super) fn new(id: &str, entity: Arc<Entity>, action: usize, path: Vec<(String, String)>) -> Self {
+        Self { id: id.into(), entity, action, path, query: Vec::new(), payload: None }
+    }
+
     pub(super) fn action(&self) -> &Action {
         &self.entity.action[self.action]
     }
@@ -163,8 +168,12 @@ fn check(
     fixed: Option<&Fixed>,
     refusal: &mut Refusal,
 ) -> Result<Checked, Fault> {
-    refusal.entity = name("entity", wire.entity, fixed.map(|fixed| &fixed.entity))?;
-    refusal.action = name("action", wire.action, fixed.map(|fixed| &fixed.action))?;
+    // An alias and the name are the same entity.
+    let full =
+        |name: &String| catalog.entity(name).map_or_else(|| name.clone(), |entity| entity.name.clone());
+    let entity = wire.entity.as_ref().map(full);
+    refusal.entity = name("entity", entity, fixed.map(|fixed| full(&fixed.entity)))?;
+    refusal.action = name("action", wire.action, fixed.map(|fixed| fixed.action.clone()))?;
     if let Some(id) = wire.id {
         refusal.id = command_id(&id)?;
     }
@@ -192,13 +201,13 @@ fn check(
     })
 }
 
-fn name(field: &str, given: Option<String>, fixed: Option<&String>) -> Result<Option<String>, Fault> {
+fn name(field: &str, given: Option<String>, fixed: Option<String>) -> Result<Option<String>, Fault> {
     match (given, fixed) {
-        (Some(given), Some(fixed)) if given != *fixed => {
+        (Some(given), Some(fixed)) if given != fixed => {
             let detail = format!("{field} is {:?}, and this topic is for {fixed:?} only", shown(&given));
             Err((Reason::BadField, detail))
         }
-        (given, fixed) => Ok(given.or_else(|| fixed.cloned())),
+        (given, fixed) => Ok(given.or(fixed)),
     }
 }
 
