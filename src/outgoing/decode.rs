@@ -27,6 +27,9 @@ const MAX_QUERY: usize = 32;
 const MAX_QUERY_NAME_BYTES: usize = 128;
 const MAX_QUERY_VALUE_BYTES: usize = 4 * 1024;
 
+/// Longest explanation of a refusal: it may quote a name that the sender chose.
+const MAX_DETAIL_CHARS: usize = 1024;
+
 /// Turns a record of a mapped topic into a command object, or says why it can't.
 pub type Mapping = dyn Fn(&InRecord) -> Result<Value, String> + Send + Sync;
 
@@ -126,7 +129,12 @@ pub(super) fn decode(
         let wire = wire(&text)?;
         check(&text, wire, catalog, fixed, &mut refusal)
     });
-    checked.map_err(|(reason, detail)| Box::new(Refusal { reason, detail, ..refusal }))
+    checked.map_err(|(reason, detail)| {
+        // The names are the sender's: one of a megabyte must not make the result too large for the broker.
+        let detail = detail.chars().take(MAX_DETAIL_CHARS).collect();
+        let (entity, action) = (refusal.entity.as_deref().map(shown), refusal.action.as_deref().map(shown));
+        Box::new(Refusal { reason, detail, entity, action, ..refusal })
+    })
 }
 
 /// The command object as UTF-8.
