@@ -27,6 +27,9 @@ const MAX_QUERY: usize = 32;
 const MAX_QUERY_NAME_BYTES: usize = 128;
 const MAX_QUERY_VALUE_BYTES: usize = 4 * 1024;
 
+/// Longest explanation of a refusal: it may quote a name that the sender chose.
+const MAX_DETAIL_CHARS: usize = 1024;
+
 /// Turns a record of a mapped topic into a command object, or says why it can't.
 pub type Mapping = dyn Fn(&InRecord) -> Result<Value, String> + Send + Sync;
 
@@ -55,6 +58,11 @@ pub(super) struct Checked {
 }
 
 impl Checked {
+    #[cfg(test)]
+    pub(super) fn new(id: &str, entity: Arc<Entity>, action: usize, path: Vec<(String, String)>) -> Self {
+        Self { id: id.into(), entity, action, path, query: Vec::new(), payload: None }
+    }
+
     pub(super) fn action(&self) -> &Action {
         &self.entity.action[self.action]
     }
@@ -121,7 +129,12 @@ pub(super) fn decode(
         let wire = wire(&text)?;
         check(&text, wire, catalog, fixed, &mut refusal)
     });
-    checked.map_err(|(reason, detail)| Box::new(Refusal { reason, detail, ..refusal }))
+    checked.map_err(|(reason, detail)| {
+        // The names are the sender's: one of a megabyte must not make the result too large for the broker.
+        let detail = detail.chars().take(MAX_DETAIL_CHARS).collect();
+        let (entity, action) = (refusal.entity.as_deref().map(shown), refusal.action.as_deref().map(shown));
+        Box::new(Refusal { reason, detail, entity, action, ..refusal })
+    })
 }
 
 /// The command object as UTF-8.
@@ -163,8 +176,12 @@ fn check(
     fixed: Option<&Fixed>,
     refusal: &mut Refusal,
 ) -> Result<Checked, Fault> {
-    refusal.entity = name("entity", wire.entity, fixed.map(|fixed| &fixed.entity))?;
-    refusal.action = name("action", wire.action, fixed.map(|fixed| &fixed.action))?;
+    // An alias and the name are the same entity.
+    let full =
+        |name: &String| catalog.entity(name).map_or_else(|| name.clone(), |entity| entity.name.clone());
+    let entity = wire.entity.as_ref().map(full);
+    refusal.entity = name("entity", entity, fixed.map(|fixed| full(&fixed.entity)))?;
+    refusal.action = name("action", wire.action, fixed.map(|fixed| fixed.action.clone()))?;
     if let Some(id) = wire.id {
         refusal.id = command_id(&id)?;
     }
@@ -192,13 +209,13 @@ fn check(
     })
 }
 
-fn name(field: &str, given: Option<String>, fixed: Option<&String>) -> Result<Option<String>, Fault> {
+fn name(field: &str, given: Option<String>, fixed: Option<String>) -> Result<Option<String>, Fault> {
     match (given, fixed) {
-        (Some(given), Some(fixed)) if given != *fixed => {
+        (Some(given), Some(fixed)) if given != fixed => {
             let detail = format!("{field} is {:?}, and this topic is for {fixed:?} only", shown(&given));
             Err((Reason::BadField, detail))
         }
-        (given, fixed) => Ok(given.or_else(|| fixed.cloned())),
+        (given, fixed) => Ok(given.or(fixed)),
     }
 }
 

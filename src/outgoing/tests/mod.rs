@@ -20,10 +20,13 @@ const RESULTS: &str = "bigcommerce.main.results";
 const DLQ: &str = "bigcommerce.main.dlq";
 const LEDGER: &str = "bigcommerce.main.ledger";
 
+/// What a store says to a request, and the how-manieth it is.
+type Answers = dyn Fn(&Request, usize) -> Reply + Send + Sync;
+
 /// A store that answers by a function and keeps what it was sent.
 struct FakeStore {
     sent: Mutex<Vec<Request>>,
-    answer: Box<dyn Fn(&Request, usize) -> Reply + Send + Sync>,
+    answer: Box<Answers>,
 }
 
 impl FakeStore {

@@ -280,3 +280,29 @@ fn a_mapped_topic_gives_what_its_records_leave_out() {
         assert_eq!(letter.value.as_deref(), Some(&b"not json at all"[..]));
     }
 }
+
+#[test]
+fn a_topic_for_an_alias_takes_records_that_give_the_name() {
+    let store = FakeStore::scripted(vec![done("{\"id\":8}")]);
+    let fixed = Fixed { entity: "shipment".into(), action: "create".into() };
+    let mut bench = Bench::new(store.clone());
+    bench.path = outgoing(vec![Route { fixed: Some(fixed), ..route(&store) }], &bench.log);
+    let value = json!({"entity": "order_shipment", "path": {"order_id": 251}, "payload": {}});
+    assert_eq!(bench.apply(&value)["resource_id"], "251:8");
+}
+
+#[test]
+fn a_huge_name_does_not_make_a_huge_result() {
+    let huge = "x".repeat(1_000_000);
+    for value in [
+        json!({"entity": "product", "action": "update", huge.clone(): 1}),
+        json!({"entity": huge, "action": "update"}),
+        json!({"entity": "product", "action": huge}),
+        json!({"entity": "product", "action": "update", "path": {huge.clone(): 1}}),
+    ] {
+        let mut bench = Bench::new(silent());
+        bench.accept(command(1, &value));
+        let answer = of_topic(&bench.settled[0], RESULTS)[0];
+        assert!(answer.value.as_ref().unwrap().len() < 8 * 1024);
+    }
+}
