@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use control::{Control, ControlError};
@@ -161,6 +162,7 @@ pub struct Sandbox {
     core: Arc<Core>,
     address: SocketAddr,
     stop: CancellationToken,
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Sandbox {
@@ -178,8 +180,8 @@ impl Sandbox {
         let stop = CancellationToken::new();
         core.start(&stop);
         let (serving, token) = (Arc::clone(&core), stop.clone());
-        crate::runtime::spawn("sandbox-listener", server::serve(listener, serving, token));
-        Ok(Sandbox { core, address, stop })
+        let listening = crate::runtime::spawn("sandbox-listener", server::serve(listener, serving, token));
+        Ok(Sandbox { core, address, stop, listening: Some(listening) })
     }
 
     /// `http://127.0.0.1:port`; the API's base is this plus `/stores/{hash}`.
@@ -197,9 +199,12 @@ impl Sandbox {
         Control::new(Arc::clone(&self.core))
     }
 
-    /// Stops listening, sending and shopping, and writes the history file through.
-    #[expect(clippy::unused_async, reason = "part of the agreed interface; stopping may wait one day")]
-    pub async fn stop(self) {
+    /// Stops listening, sending and shopping, and writes the history file through. The port is free afterwards.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        if let Some(listening) = self.listening.take() {
+            let _ended_or_panicked = listening.await;
+        }
         self.core.sync();
     }
 }

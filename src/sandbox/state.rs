@@ -122,7 +122,7 @@ impl State {
                 let field = child.parent.as_ref().map_or("", |parent| parent.field.as_str());
                 for id in self.table(child).find(field, &key.to_string()) {
                     if child.scope.is_some() || child.name == "variant" {
-                        self.announce(child, Op::Deleted, &id);
+                        self.tell(child, Op::Deleted, &id);
                     }
                     self.table_mut(child).remove(&id);
                 }
@@ -144,6 +144,13 @@ impl State {
 
     /// Puts the events of a change into the outbox, and stamps the parent where the change counts as one of it.
     fn announce(&mut self, spec: &'static Spec, op: Op, key: &Key) {
+        self.tell(spec, op, key);
+        if let Some(row) = self.table(spec).get(key).cloned() {
+            self.touch_parent(spec, &row);
+        }
+    }
+
+    fn tell(&mut self, spec: &'static Spec, op: Op, key: &Key) {
         let Some(row) = self.table(spec).get(key).cloned() else { return };
         let id = key.json();
         let get = |name: &str| field(spec, &row, name).clone();
@@ -167,7 +174,6 @@ impl State {
                 }
             }
         }
-        self.touch_parent(spec, &row);
     }
 
     fn touch_parent(&mut self, spec: &'static Spec, row: &Row) {

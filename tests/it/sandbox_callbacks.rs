@@ -209,3 +209,38 @@ async fn shoppers_make_real_changes_at_about_the_pace_asked_for() {
     families.dedup();
     assert!(families.len() >= 4, "{families:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_product_says_so_for_itself_and_for_its_skus_only() {
+    let lab = Lab::start(|_| ()).await;
+    let receiver = Receiver::start(200).await;
+    lab.hook("store/product/*", &receiver.url).await;
+    lab.hook("store/sku/*", &receiver.url).await;
+    lab.control.delete("product", 10).unwrap();
+    lab.control.quiesce().await;
+    let mut scopes = receiver.scopes();
+    scopes.sort();
+    assert_eq!(
+        scopes,
+        ["store/product/deleted", "store/sku/deleted", "store/sku/deleted", "store/sku/deleted"]
+    );
+    let place = json!({"billing_address": {"zip": "1"}, "products": [{"product_id": 20, "quantity": 1}]});
+    let order = lab.control.create("order", place).unwrap();
+    assert!(lab.control.state("order").unwrap().contains_key(&order.to_string()));
+    assert!(lab.control.create("order", json!({})).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_sandbox_frees_its_port_and_leaves_its_history_on_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("history.jsonl");
+    let lab = Lab::start(|config| config.history_file = Some(file.clone())).await;
+    assert_eq!(lab.send("PUT", "/v3/catalog/products/1", Some(json!({"price": 3}))).await.status, 200);
+    let address = lab.sandbox.addr();
+    lab.sandbox.stop().await;
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let write: serde_json::Value = serde_json::from_str(lines.trim()).unwrap();
+    assert_eq!((&write["seq"], &write["path"]), (&json!(1), &json!("/v3/catalog/products/1")));
+    let again = Lab::start(|config| config.listen = address).await;
+    assert_eq!(again.sandbox.addr(), address);
+}

@@ -152,8 +152,10 @@ impl Receiver {
 }
 
 async fn take(State(inbox): State<Arc<Inbox>>, headers: HeaderMap, raw: Bytes) -> StatusCode {
+    // Chosen before the arrival is told, so that a test that then changes the answer changes the next one.
+    let status = inbox.answer.load(Ordering::SeqCst);
     let body = serde_json::from_slice(&raw).unwrap();
     inbox.callbacks.lock().unwrap().push(Callback { headers, raw, body });
     inbox.arrived.notify_waiters();
-    StatusCode::from_u16(inbox.answer.load(Ordering::SeqCst)).unwrap()
+    StatusCode::from_u16(status).unwrap()
 }
