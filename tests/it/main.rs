@@ -21,6 +21,7 @@ mod kafka_consume;
 mod kafka_read_back;
 mod kafka_support;
 mod kafka_transact;
+mod openapi;
 mod receiver_callbacks;
 mod receiver_durable;
 mod receiver_http;
