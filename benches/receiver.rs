@@ -1,1 +1,281 @@
-fn main() {}
+//! How much of a bare handler's throughput the receiver keeps.
+//!
+//! Two servers in one process take the same signed callbacks and produce them to the same topic with equal producers:
+//! the receiver, and an axum handler that does nothing but check the signature and produce. Rounds alternate, so
+//! that a slow minute of the machine hits both; what counts is the ratio of neighbouring rounds.
+//!
+//! The broker is the one named by `KAFKA_BOOTSTRAP_SERVERS`, else the built-in one. Run with `cargo bench --bench
+//! receiver`; options after `--`: `--check` fails below a ratio of 0.8, `--seconds N` and `--rounds N` set the
+//! length, `--connections N` the load, `--null` leaves Kafka out to show the HTTP side alone.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use base64::Engine as _;
+use bcbridge::receiver::{
+    Delivery, Intake, NotDurable, Receiver, ReceiverConfig, ReceiverMetrics, SignaturePolicy, StoreAuth,
+    verify,
+};
+use bcbridge::runtime::spawn;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use sha2::Sha256;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+const SECRET: &str = "bc_client_secret_of_the_bench_0123456789abcdef";
+const BODY: &str = r#"{"producer":"stores/abc123","hash":"dd70c0976e06b67aaf671e73f49dcb79230ebf9d","created_at":1767225600,"store_id":"1025646","scope":"store/order/created","data":{"type":"order","id":250}}"#;
+const TOPIC: &str = "bench-intake";
+
+/// Below this share of the bare handler's throughput, `--check` fails.
+const LEAST_RATIO: f64 = 0.8;
+
+struct Options {
+    check: bool,
+    null: bool,
+    seconds: f64,
+    rounds: usize,
+    connections: usize,
+}
+
+/// Where both servers put a callback: a producer, or nowhere.
+#[derive(Clone)]
+struct Sink(Option<FutureProducer>);
+
+impl Sink {
+    async fn put(&self, body: &[u8]) -> Result<(), String> {
+        let Some(producer) = &self.0 else { return Ok(()) };
+        let record = FutureRecord::<str, [u8]>::to(TOPIC).key("order/250").payload(body);
+        match producer.send(record, Duration::from_millis(300)).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Intake for Sink {
+    async fn append(&self, delivery: Delivery) -> Result<(), NotDurable> {
+        self.put(&delivery.body).await.map_err(|why| NotDurable { why })
+    }
+}
+
+fn main() {
+    let options = options();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let ratio = runtime.block_on(run(&options));
+    println!("median ratio {ratio:.3} (receiver / bare handler)");
+    if options.check && ratio < LEAST_RATIO {
+        eprintln!("the receiver keeps less than {LEAST_RATIO} of the bare handler's throughput");
+        std::process::exit(1);
+    }
+}
+
+fn options() -> Options {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let number = |name: &str, default: f64| {
+        let value = args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
+        value.and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    Options {
+        check: has("--check"),
+        null: has("--null"),
+        seconds: number("--seconds", 4.0),
+        rounds: number("--rounds", 5.0) as usize,
+        connections: number("--connections", 32.0) as usize,
+    }
+}
+
+async fn run(options: &Options) -> f64 {
+    let broker = Broker::start(options.null).await;
+    let stop = CancellationToken::new();
+    let receiver = start_receiver(broker.sink(), &stop).await;
+    let bare = start_bare(broker.sink(), &stop).await;
+    // Both warm up: connections to the broker, topic metadata, caches.
+    let mut serial = 0;
+    for addr in [receiver, bare] {
+        round(addr, options.connections, Duration::from_secs(1), &mut serial).await;
+    }
+    let length = Duration::from_secs_f64(options.seconds);
+    let mut ratios = Vec::new();
+    for number in 1..=options.rounds {
+        // The order turns about, so that neither always goes first.
+        let addrs = if number % 2 == 0 { [receiver, bare] } else { [bare, receiver] };
+        let first = round(addrs[0], options.connections, length, &mut serial).await;
+        let second = round(addrs[1], options.connections, length, &mut serial).await;
+        let (ours, theirs) = if number % 2 == 0 { (first, second) } else { (second, first) };
+        println!(
+            "round {number}: receiver {ours:8.0}/s, bare handler {theirs:8.0}/s, ratio {:.3}",
+            ours / theirs
+        );
+        ratios.push(ours / theirs);
+    }
+    stop.cancel();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+/// The broker, if there is one, and how to reach it.
+struct Broker {
+    #[cfg(feature = "embedded")]
+    _embedded: Option<bcbridge::embedded::EmbeddedBroker>,
+    servers: Option<String>,
+}
+
+impl Broker {
+    #[cfg(feature = "embedded")]
+    async fn start(null: bool) -> Self {
+        let named = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().filter(|servers| !servers.is_empty());
+        if null || named.is_some() {
+            println!("broker: {}", if null { "none" } else { "the one named by KAFKA_BOOTSTRAP_SERVERS" });
+            return Self { _embedded: None, servers: named.filter(|_| !null) };
+        }
+        let local = "127.0.0.1:0".parse().expect("an address");
+        let embedded = bcbridge::embedded::start(local, None).await.expect("the built-in broker starts");
+        println!("broker: built in");
+        let servers = Some(embedded.bootstrap_servers());
+        Self { _embedded: Some(embedded), servers }
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    async fn start(null: bool) -> Self {
+        let named = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().filter(|_| !null);
+        assert!(null || named.is_some(), "without the built-in broker, set KAFKA_BOOTSTRAP_SERVERS");
+        Self { servers: named }
+    }
+
+    /// A producer of its own for each server, with the settings of the intake.
+    fn sink(&self) -> Sink {
+        let Some(servers) = &self.servers else { return Sink(None) };
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", servers)
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "0")
+            .set("partitioner", "murmur2_random")
+            .set("message.timeout.ms", "5000")
+            .create()
+            .expect("a producer");
+        // The first metadata request makes the topic where the broker makes topics.
+        let _ = producer.client().fetch_metadata(Some(TOPIC), Duration::from_secs(5));
+        Sink(Some(producer))
+    }
+}
+
+async fn start_receiver(sink: Sink, stop: &CancellationToken) -> SocketAddr {
+    let store = StoreAuth {
+        name: "main".into(),
+        store_hash: "abc123".to_owned(),
+        store_id: None,
+        secrets: vec![SECRET.into()],
+        policy: SignaturePolicy::Required,
+        headers: vec![],
+    };
+    let mut config = ReceiverConfig::new("127.0.0.1:0".parse().expect("an address"), vec![store]);
+    // All load comes from one address.
+    config.trusted_proxies = vec!["127.0.0.1".parse().expect("an address block")];
+    let now_ms = Arc::new(|| now_s() * 1000);
+    let receiver = Receiver::bind(config, sink, ReceiverMetrics::default(), now_ms).await.expect("a port");
+    let addr = receiver.local_addr();
+    spawn("receiver", receiver.serve(stop.clone()));
+    addr
+}
+
+/// The least that a correct handler does: one header each, HMAC, constant-time compare, produce, answer.
+async fn start_bare(sink: Sink, stop: &CancellationToken) -> SocketAddr {
+    let key = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key");
+    let app = Router::new().route("/webhooks/main", post(bare)).with_state((key, sink));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let stop = stop.clone();
+    let serve = axum::serve(axum::serve::ListenerExt::tap_io(listener, |io| drop(io.set_nodelay(true))), app);
+    spawn("bare handler", async move { serve.with_graceful_shutdown(stop.cancelled_owned()).await });
+    addr
+}
+
+async fn bare(
+    State((key, sink)): State<(Hmac<Sha256>, Sink)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
+    let header = |name: &str| headers.get(name).map_or(b"".as_slice(), |value| value.as_bytes());
+    let mut mac = key;
+    for part in [header("webhook-id"), b".", header("webhook-timestamp"), b".", &body] {
+        mac.update(part);
+    }
+    let signature = header("webhook-signature").strip_prefix(b"v1,").unwrap_or_default();
+    let signature = base64::engine::general_purpose::STANDARD.decode(signature).unwrap_or_default();
+    if mac.verify_slice(&signature).is_err() {
+        return StatusCode::UNAUTHORIZED;
+    }
+    match sink.put(&body).await {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// Callbacks answered 200 in a second, over `connections` kept alive. Requests are signed before the clock starts.
+async fn round(addr: SocketAddr, connections: usize, length: Duration, serial: &mut u64) -> f64 {
+    // More than can be answered: 60,000 a second in all.
+    let share = (60_000.0 * length.as_secs_f64()) as u64 / connections as u64 + 1;
+    let mut tasks = Vec::new();
+    for _ in 0..connections {
+        let requests: Vec<Vec<u8>> = (*serial..*serial + share).map(signed).collect();
+        *serial += share;
+        tasks.push((TcpStream::connect(addr).await.expect("a connection"), requests));
+    }
+    let started = Instant::now();
+    let until = started + length;
+    let running: Vec<_> =
+        tasks.into_iter().map(|(stream, requests)| spawn("load", load(stream, requests, until))).collect();
+    let mut answered = 0;
+    for task in running {
+        answered += task.await.expect("the load runs");
+    }
+    answered as f64 / started.elapsed().as_secs_f64()
+}
+
+async fn load(mut stream: TcpStream, requests: Vec<Vec<u8>>, until: Instant) -> u64 {
+    stream.set_nodelay(true).expect("a socket option");
+    let mut answered = 0;
+    let mut answer = [0; 1024];
+    for request in requests {
+        if Instant::now() >= until {
+            break;
+        }
+        stream.write_all(&request).await.expect("the request goes out");
+        let mut read = 0;
+        while !answer[..read].ends_with(b"\r\n\r\n") {
+            let n = stream.read(&mut answer[read..]).await.expect("the answer comes in");
+            assert!(n > 0, "the server hung up after {:?}", String::from_utf8_lossy(&answer[..read]));
+            read += n;
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..read]));
+        answered += 1;
+    }
+    answered
+}
+
+fn signed(serial: u64) -> Vec<u8> {
+    let (id, now) = (format!("msg_{serial:012}"), now_s());
+    let signature = verify::sign(SECRET.as_bytes(), &id, now, BODY.as_bytes());
+    format!(
+        "POST /webhooks/main HTTP/1.1\r\nhost: bridge.example.com\r\naccept: */*\r\ncontent-type: application/json\r\n\
+         user-agent: bench\r\nwebhook-id: {id}\r\nwebhook-timestamp: {now}\r\nwebhook-signature: {signature}\r\n\
+         content-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    )
+    .into_bytes()
+}
+
+fn now_s() -> i64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+    i64::try_from(since.as_secs()).expect("a year before 292 billion")
+}

@@ -17,3 +17,4 @@ pub mod receiver;
 pub mod runtime;
 pub mod sandbox;
 pub mod telemetry;
+pub mod transform;

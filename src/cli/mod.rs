@@ -1,1 +1,166 @@
-//! cli.
+//! The command line: one file a command.
+//!
+//! Exit codes are part of the contract: 0 done, 1 a failure while running, 2 a wrong call, 3 a plan that has
+//! changes to make, 64 settings that are wrong.
+
+mod catalog;
+mod demo;
+pub mod hooks;
+mod run;
+mod sandbox;
+pub mod schema;
+mod send;
+mod store;
+pub mod validate;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::telemetry::{self, LogFormat};
+
+/// A failure while running.
+pub const EXIT_FAILURE: u8 = 1;
+/// `hooks plan` has something to change.
+pub const EXIT_CHANGES: u8 = 3;
+/// The settings are wrong.
+pub const EXIT_CONFIG: u8 = 64;
+
+/// The bridge between BigCommerce and Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "bcbridge", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// How the log is written, to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogStyle::Auto)]
+    log_format: LogStyle,
+    /// More log: once for debug, twice for trace. RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs: one JSON document on standard output.
+    Json,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogStyle {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the settings are.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArg {
+    /// The settings file. Default: $BCBRIDGE_CONFIG, ./bcbridge.yaml, /etc/bcbridge/bcbridge.yaml.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process, with nothing installed: broker, sandbox store, shoppers, the bridge.
+    Demo(demo::Args),
+    /// Runs the bridge.
+    Run(run::Args),
+    /// Reports every mistake in the settings at once.
+    Validate(validate::Args),
+    /// Webhook subscriptions as code.
+    #[command(subcommand)]
+    Hooks(store::HooksCommand),
+    /// Puts one command on the topic, and waits for its result if asked to.
+    Send(send::Args),
+    /// The BigCommerce simulator alone, for anyone's integration tests.
+    Sandbox(sandbox::Args),
+    /// What can be subscribed and published, and how.
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
+    /// The wire contracts.
+    #[command(subcommand)]
+    Schema(SchemaCommand),
+    /// Completion for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with the wire contracts.
+#[derive(Debug, Subcommand)]
+enum SchemaCommand {
+    /// Writes every schema into a directory.
+    Export {
+        /// The directory; made when it is missing.
+        dir: PathBuf,
+    },
+}
+
+fn export(dir: &Path) -> Result<ExitCode> {
+    let written = schema::export(dir).with_context(|| format!("writing the schemas to {}", dir.display()))?;
+    println!("wrote {} files to {}", written.len(), dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Parses the arguments and carries the command out.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = match cli.log_format {
+        LogStyle::Auto => LogFormat::Auto,
+        LogStyle::Text => LogFormat::Text,
+        LogStyle::Json => LogFormat::Json,
+    };
+    if let Err(error) = telemetry::init(format, cli.verbose) {
+        eprintln!("error: {error}");
+        return ExitCode::from(EXIT_FAILURE);
+    }
+    crate::runtime::install_panic_hook();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime could not be started: {error}");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    let code = runtime.block_on(carry_out(cli));
+    // What is still blocked in a native call must not hold the exit back.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    code
+}
+
+async fn carry_out(cli: Cli) -> ExitCode {
+    let output = cli.output;
+    let result = match cli.command {
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::Run(args) => run::run(args).await,
+        Command::Validate(args) => store::validate(args, output).await,
+        Command::Hooks(command) => store::hooks(command, output).await,
+        Command::Send(args) => send::run(args, output).await,
+        Command::Sandbox(args) => sandbox::run(args).await,
+        Command::Catalog(command) => catalog::run(command, output),
+        Command::Schema(SchemaCommand::Export { dir }) => export(&dir),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "bcbridge", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(EXIT_FAILURE)
+    })
+}

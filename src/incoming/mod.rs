@@ -1,1 +1,19 @@
-//! incoming.
+//! Incoming: BigCommerce to Kafka. Hints are consumed, gathered per entity, answered by reads, and published.
+//!
+//! One file a stage: [`decode`] turns a callback into hints, [`coalesce`] gathers hints about one entity,
+//! [`plan`] chooses the fewest reads for many entities, [`hydrate`] makes them, [`judge`] decides what a reply
+//! means for an entity, [`publish`] makes the records. [`stage`] is the path as the runner drives it.
+//!
+//! What always holds: nothing is published but what was read after its hints were consumed; one read at a time
+//! for one entity; every hint ends in exactly one record, dead letter, or counted suppression.
+
+pub mod coalesce;
+pub mod decode;
+pub mod hydrate;
+pub mod judge;
+pub mod memory;
+pub mod meter;
+pub mod plan;
+pub mod publish;
+pub mod settings;
+pub mod stage;

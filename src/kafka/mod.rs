@@ -8,8 +8,10 @@
 pub mod append;
 pub mod consume;
 mod convert;
+pub mod ledger;
 pub mod probe;
 pub mod read_back;
 pub mod settings;
+pub mod tail;
 pub mod topics;
 pub mod transact;

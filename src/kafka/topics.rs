@@ -187,6 +187,14 @@ impl Topics {
         Ok(descriptions)
     }
 
+    /// The number of partitions of a topic; 0 where there is none.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn partitions_of(&self, topic: &str) -> Result<i32, ClientError> {
+        Ok(self.partitions().await?.get(topic).map_or(0, |(partitions, _)| *partitions))
+    }
+
     /// Partitions and replication factor of every topic all of whose partitions have leaders.
     async fn partitions(&self) -> Result<BTreeMap<String, (i32, i32)>, ClientError> {
         let admin = self.0.clone();

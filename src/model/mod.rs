@@ -4,6 +4,7 @@
 //! checked when it was made and is not checked again.
 
 pub mod command;
+pub mod dead_letter;
 pub mod hint;
 pub mod ids;
 pub mod reason;

@@ -36,6 +36,18 @@ pub trait Consume: Send {
     fn committed(&mut self) -> impl Future<Output = Result<Vec<Assignment>, Self::Error>> + Send;
 }
 
+/// What the bridge noted about the work of a partition: a partition of a compacted topic, read to its end.
+pub trait Recall: Send {
+    /// Why it could not be read.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The last committed value of each key that belongs to the work of `partition`.
+    fn recall(
+        &mut self,
+        partition: &Partition,
+    ) -> impl Future<Output = Result<BTreeMap<String, bytes::Bytes>, Self::Error>> + Send;
+}
+
 /// How a transaction failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotCommitted {

@@ -1,10 +1,52 @@
+//! The one integration binary: a file per part of the bridge, on real sockets, against the built-in broker or,
+//! when `KAFKA_BOOTSTRAP_SERVERS` names it, Apache Kafka.
+//! The integration tests: one binary.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 //! Integration tests: the real parts on real sockets, against the built-in broker or Apache Kafka.
+//! One integration binary: real sockets, real time where time matters.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod broker_embedded;
 mod broker_lab;
 mod broker_probe;
+mod client_lab;
+mod client_rates;
+mod client_replies;
+mod client_safety;
+mod config_load;
+mod console_http;
+mod hooks_api;
+mod receiver_callbacks;
+mod receiver_durable;
+mod receiver_http;
+mod receiver_signatures;
+mod receiver_slow;
+mod receiver_support;
+mod sandbox_api;
+mod sandbox_callbacks;
+mod sandbox_lab;
+mod config_validate;
+mod schemas;
 mod kafka_append;
 mod kafka_consume;
 mod kafka_read_back;
 mod kafka_support;
 mod kafka_transact;
+mod receiver_callbacks;
+mod receiver_durable;
+mod receiver_http;
+mod receiver_signatures;
+mod receiver_slow;
+mod receiver_support;
+mod openapi;
+mod sandbox_api;
+mod sandbox_callbacks;
+mod sandbox_lab;
+mod sandbox_openapi;
+mod client_sandbox;
+mod hooks_api;
+mod hooks_sandbox;
+mod sandbox_api;
+mod sandbox_callbacks;
+mod sandbox_lab;

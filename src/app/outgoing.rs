@@ -1,0 +1,71 @@
+//! The outgoing path of a store, from its settings to a stage.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::Parts;
+use super::topics::StoreTopics;
+use crate::bigcommerce::StoreClient;
+use crate::config::{OutgoingSettings, Route as RouteKind, StoreSettings};
+use crate::kafka::append::IntakeProducer;
+use crate::model::record::InRecord;
+use crate::outgoing::{Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, Topics};
+use crate::telemetry::{Clock, SystemClock};
+use crate::transform;
+
+/// The stage of a store, and the topics that it consumes.
+pub(super) fn stage(
+    parts: &Parts,
+    store: &StoreSettings,
+    topics: &StoreTopics,
+    appender: Arc<IntakeProducer>,
+) -> Result<(Outgoing<StoreClient, IntakeProducer>, Vec<String>)> {
+    let out = Topics {
+        results: topics.results.clone(),
+        dlq: topics.dead_letters.clone(),
+        ledger: topics.ledger.clone(),
+        ledger_partitions: i32::try_from(parts.settings.kafka.topics.partitions)?,
+    };
+    let routes: Vec<Route<StoreClient>> = parts
+        .settings
+        .outgoing
+        .iter()
+        .filter(|entry| entry.store == store.name)
+        .map(|entry| Route {
+            topic: entry.topic.as_str().into(),
+            store: store.name.as_str().into(),
+            client: parts.clients[&store.name].clone(),
+            topics: out.clone(),
+            fixed: fixed(entry),
+            mapping: mapping(&entry.transform),
+            on_failure: OnFailure::Skip,
+        })
+        .collect();
+    let consumed = routes.iter().map(|route| route.topic.to_string()).collect();
+    let config = OutgoingConfig { routes, catalog: parts.catalog.clone(), limits: Limits::default() };
+    Ok((Outgoing::new(config, appender, Arc::new(|| SystemClock.wall_ms())), consumed))
+}
+
+fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
+    match &entry.route {
+        RouteKind::Commands => None,
+        RouteKind::Mapped { entity, action } => Some(Fixed { entity: entity.clone(), action: action.clone() }),
+    }
+}
+
+/// The mapping of a record's value to a command; none where it changes nothing.
+fn mapping(transform: &transform::Mapping) -> Option<Arc<Mapping>> {
+    if transform.is_identity() {
+        return None;
+    }
+    let transform = transform.clone();
+    Some(Arc::new(move |record: &InRecord| {
+        let value: Value = match record.value.as_deref() {
+            Some(bytes) => serde_json::from_slice(bytes).map_err(|e| format!("the value is not JSON: {e}"))?,
+            None => json!(null),
+        };
+        transform.run(&value).map_err(|e| e.to_string())
+    }))
+}

@@ -1,0 +1,52 @@
+//! The clients of the stores, and what each should be subscribed to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use url::Url;
+
+use crate::bigcommerce::hooks_plan::Wanted;
+use crate::bigcommerce::{ClientConfig, StoreClient};
+use crate::config::{Settings, StoreSettings};
+use crate::engine::budget::BudgetConfig;
+use crate::telemetry::Metrics;
+
+/// The client of one store.
+///
+/// # Errors
+/// The store's address or token cannot be used.
+pub fn client(store: &StoreSettings, metrics: Option<&Metrics>) -> Result<StoreClient> {
+    let mut config =
+        ClientConfig::new(store.store_hash.clone(), store.access_token.clone(), store.base_uri.clone());
+    config.budget = BudgetConfig { reserve: store.budget.reserve, ..BudgetConfig::default() };
+    if let Some(metrics) = metrics {
+        let (metrics, name) = (metrics.clone(), store.name.clone());
+        config.on_reply = Some(Arc::new(move |seen| {
+            metrics.api_request(&name, seen.class);
+            if let Some(left) = seen.left {
+                metrics.api_quota_left(&name, left);
+            }
+        }));
+    }
+    StoreClient::new(config).with_context(|| format!("the client of store {:?}", store.name))
+}
+
+/// The clients of all stores, by name.
+///
+/// # Errors
+/// See [`client`].
+pub fn clients(settings: &Settings, metrics: Option<&Metrics>) -> Result<BTreeMap<String, Arc<StoreClient>>> {
+    settings
+        .stores
+        .iter()
+        .map(|store| Ok((store.name.clone(), Arc::new(client(store, metrics)?))))
+        .collect()
+}
+
+/// What a store should be subscribed to: every scope of every entity that is configured for it.
+pub fn wanted(settings: &Settings, store: &StoreSettings, public_url: &Url) -> Wanted {
+    let scopes = settings.incoming_of(&store.name).flat_map(|entry| entry.scopes.iter().cloned());
+    let headers = store.webhook_headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+    Wanted::new(&store.name, public_url, scopes, headers)
+}

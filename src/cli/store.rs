@@ -1,0 +1,123 @@
+//! Commands that need the settings and look at the stores: `validate` and `hooks`.
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+
+use super::{ConfigArg, EXIT_CONFIG, Output, hooks, validate};
+use crate::app::stores;
+use crate::catalog::Catalog;
+use crate::config::{self, MistakeRow, Settings};
+
+/// What to do with the subscriptions.
+#[derive(Debug, Subcommand)]
+pub enum HooksCommand {
+    /// Shows what `apply` would do; exit code 3 when there is something.
+    Plan(ConfigArg),
+    /// Creates, re-activates and corrects. Foreign hooks are left alone.
+    Apply(ConfigArg),
+    /// Shows every hook that the token sees, and blocked domains.
+    Status(ConfigArg),
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Loads the settings; mistakes are printed, all of them, and become the exit code.
+pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
+    let catalog = Catalog::embedded().map_err(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(super::EXIT_FAILURE)
+    })?;
+    let found = config::find(arg.config.as_deref(), &env);
+    found.and_then(|source| config::load_source(&source, &env, &catalog)).map_err(|errors| {
+        eprintln!("{errors}");
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
+
+pub(super) async fn validate(args: validate::Args, output: Output) -> Result<ExitCode> {
+    let catalog = Catalog::embedded()?;
+    let online = |settings: &Settings| {
+        // The report is written by plain code; only these questions need the network.
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(look(settings)))
+    };
+    let around =
+        validate::Surroundings { env: &env, names: &catalog, online: &online, json: output == Output::Json };
+    let code = validate::run(&args, &around, &mut io::stdout(), &mut io::stderr())?;
+    Ok(ExitCode::from(code))
+}
+
+/// Asks every store and the cluster: what is wrong with them, in rows of the report.
+async fn look(settings: &Settings) -> Vec<MistakeRow> {
+    let mut found = Vec::new();
+    for store in &settings.stores {
+        if let Err(error) = ask(settings, &store.name).await {
+            found.push(row(format!("store {:?}: {error:#}", store.name), "check its access_token and base_uri"));
+        }
+    }
+    match cluster(settings).await {
+        // A weaker promise is the owner's choice, and no mistake.
+        Ok(degraded) => degraded.iter().for_each(|text| eprintln!("warning: a promise is degraded: {text}")),
+        Err(error) => found.push(row(format!("kafka: {error:#}"), "check kafka.bootstrap_servers and its properties")),
+    }
+    found
+}
+
+async fn cluster(settings: &Settings) -> Result<Vec<String>> {
+    let cluster = crate::app::Cluster::reach(settings, None, None).await?;
+    let degraded = cluster.inspect(settings).await;
+    cluster.stop().await;
+    degraded
+}
+
+fn row(message: String, help: &str) -> MistakeRow {
+    MistakeRow { message, help: help.to_owned(), file: String::new(), line: 0, column: 0, allowed: String::new() }
+}
+
+/// Asks a store for its time: token, address and reachability in one call; then for its hooks.
+async fn ask(settings: &Settings, name: &str) -> Result<()> {
+    use crate::model::request::{Answer, Purpose};
+    use crate::runtime::ports::Store as _;
+    let store = settings.store(name).context("it is not configured")?;
+    let client = stores::client(store, None)?;
+    let request = crate::catalog::plain_get("/v2/time", Vec::new(), Purpose::Upkeep)?;
+    let reply = client.send(request).await;
+    if reply.answer != Answer::Done {
+        bail!("GET /v2/time was answered with status {}: {}", reply.status, reply.detail);
+    }
+    crate::bigcommerce::hooks::status(&client).await?;
+    Ok(())
+}
+
+pub(super) async fn hooks(command: HooksCommand, output: Output) -> Result<ExitCode> {
+    let (HooksCommand::Plan(arg) | HooksCommand::Apply(arg) | HooksCommand::Status(arg)) = &command;
+    let settings = match load(arg) {
+        Ok(settings) => settings,
+        Err(code) => return Ok(code),
+    };
+    let Some(public_url) = &settings.receiver.public_url else {
+        bail!("receiver.public_url is not set; it says where BigCommerce is to deliver callbacks");
+    };
+    let targets = settings
+        .stores
+        .iter()
+        .map(|store| {
+            Ok(hooks::Target { store: stores::client(store, None)?, wanted: stores::wanted(&settings, store, public_url) })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let output = match output {
+        Output::Table => hooks::Output::Table,
+        Output::Json => hooks::Output::Json,
+    };
+    let out = &mut io::stdout();
+    let code = match command {
+        HooksCommand::Plan(_) => hooks::plan(&targets, output, out).await?,
+        HooksCommand::Apply(_) => hooks::apply(&targets, output, out).await?,
+        HooksCommand::Status(_) => hooks::status(&targets, output, out).await?,
+    };
+    Ok(ExitCode::from(code))
+}

@@ -1,0 +1,116 @@
+//! `bcbridge validate`: every mistake of the settings at once, and with `--online` what the outside says. Changes
+//! nothing. Never prints a secret. Exit code 0 when all is well, 64 when the settings are wrong, 1 when the outside
+//! disagrees.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::config::{self, Bootstrap, EntityNames, MistakeRow, Settings, Source};
+
+/// All is well.
+pub const EXIT_OK: u8 = 0;
+/// The online checks found something wrong.
+pub const EXIT_ONLINE: u8 = 1;
+/// The settings are wrong (`EX_USAGE` of sysexits).
+pub const EXIT_BAD_CONFIG: u8 = 64;
+
+/// Arguments of `validate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Settings file; default: $BCBRIDGE_CONFIG, ./bcbridge.yaml, /etc/bcbridge/bcbridge.yaml.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Also check tokens and scopes, hooks, topics and their settings, ACLs.
+    #[arg(long)]
+    pub online: bool,
+}
+
+/// What checks everything outside, given settings that are right in themselves: one row per finding.
+pub type Online<'a> = &'a dyn Fn(&Settings) -> Vec<MistakeRow>;
+
+/// What `validate` needs from its surroundings.
+pub struct Surroundings<'a> {
+    /// Looks a variable up.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The catalogue.
+    pub names: &'a dyn EntityNames,
+    /// The checks of `--online`.
+    pub online: Online<'a>,
+    /// Whether `--output json` was given.
+    pub json: bool,
+}
+
+/// Checks the settings and writes what it found: the report to `out`, people's mistakes to `err`. Gives the exit
+/// code.
+///
+/// # Errors
+/// When nothing can be written.
+pub fn run(
+    args: &Args,
+    around: &Surroundings<'_>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<u8> {
+    let loaded = config::find(args.config.as_deref(), around.env)
+        .and_then(|source| Ok((config::load_source(&source, around.env, around.names)?, source)));
+    let (settings, source) = match loaded {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            if around.json {
+                writeln!(out, "{}", json!(errors.rows()))?;
+            } else {
+                writeln!(err, "{errors}")?;
+            }
+            return Ok(EXIT_BAD_CONFIG);
+        }
+    };
+    let found = if args.online { (around.online)(&settings) } else { Vec::new() };
+    if around.json {
+        writeln!(out, "{}", json!(found))?;
+    } else {
+        write!(out, "{}", summary(&settings, &source))?;
+        for row in &found {
+            writeln!(err, "error: {}", row.message)?;
+            for (label, text) in [("allowed", &row.allowed), ("help", &row.help)] {
+                if !text.is_empty() {
+                    writeln!(err, "  {label}: {text}")?;
+                }
+            }
+        }
+    }
+    // Warnings go beside the report, so that the report stays what a program expects.
+    for warning in &settings.warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    Ok(if found.is_empty() { EXIT_OK } else { EXIT_ONLINE })
+}
+
+/// What the settings amount to, for people.
+fn summary(settings: &Settings, source: &Source) -> String {
+    let name = match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Environment => "the environment".to_owned(),
+    };
+    let brokers = match &settings.kafka.bootstrap {
+        Bootstrap::Embedded => "the built-in broker",
+        Bootstrap::Servers(servers) => servers,
+    };
+    let stores: Vec<&str> = settings.stores.iter().map(|store| store.name.as_str()).collect();
+    let mut text = String::new();
+    let lines = [
+        format!("settings from {name} are valid"),
+        format!("  kafka     {brokers}, prefix {}", settings.kafka.prefix),
+        format!("  receiver  {}", settings.receiver.listen),
+        format!("  console   {}", settings.console.listen),
+        format!("  stores    {}", stores.join(", ")),
+        format!("  incoming  {} entities", settings.incoming.len()),
+        format!("  outgoing  {} topics", settings.outgoing.len()),
+    ];
+    for line in lines {
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}

@@ -1,0 +1,260 @@
+//! `incoming:`: what is read from BigCommerce and published, one entry per entity.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::defaults;
+use super::kafka::{key_template, template};
+use super::mistake::Mistake;
+use super::section::{Reading, Section, closest, found, quoted, scalar};
+use super::settings::{IncomingSettings, KafkaSettings, RecordFormat, StoreSettings};
+use super::template::Hole;
+use super::tree::{Node, Place, Value};
+use super::values;
+use crate::transform::Mapping;
+
+pub(super) const KEYS: &[&str] = &[
+    "entity",
+    "store",
+    "scopes",
+    "include",
+    "query",
+    "path",
+    "parameters",
+    "filter",
+    "transform",
+    "poll",
+    "sweep",
+    "quiet",
+    "max_wait",
+    "confirm_gone",
+    "format",
+    "topic",
+    "key",
+];
+pub(super) const EVERY_KEYS: &[&str] = &["every"];
+
+const FORMATS: [(&str, RecordFormat); 3] = [
+    ("cloudevents", RecordFormat::CloudEvents),
+    ("cloudevents-structured", RecordFormat::CloudEventsStructured),
+    ("envelope", RecordFormat::Envelope),
+];
+
+/// Polling faster than this would eat the quota; slower than a week is a forgotten unit.
+const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+
+pub(super) fn read(
+    cx: &mut Reading<'_>,
+    root: &Section<'_>,
+    kafka: &KafkaSettings,
+    stores: &[StoreSettings],
+) -> Vec<IncomingSettings> {
+    if root.get("incoming").is_none() {
+        let names = cx.names.incoming_default();
+        return names.into_iter().map(|entity| plain(cx, entity, kafka)).collect();
+    }
+    let mut entries: Vec<IncomingSettings> = Vec::new();
+    for (at, node) in root.list(cx, "incoming").unwrap_or_default().iter().enumerate() {
+        let section = Section::open(cx, node, &format!("incoming[{at}]"), KEYS);
+        let Some(entry) = entry(cx, &section, kafka, stores) else { continue };
+        let twice = entries.iter().any(|other| other.entity == entry.entity && other.store == entry.store);
+        if twice {
+            let place = section.get("entity").map_or(&section.at, |node| &node.at);
+            let message = format!("entity `{}` is given twice", entry.entity);
+            let mistake = Mistake::new(place, message, "one entry per entity and store");
+            cx.wrong(mistake.help("merge the entries, or give each its `store`"));
+        }
+        entries.push(entry);
+    }
+    entries
+}
+
+/// The entry of an entity that nobody wrote one for.
+fn plain(cx: &Reading<'_>, entity: String, kafka: &KafkaSettings) -> IncomingSettings {
+    IncomingSettings {
+        store: None,
+        scopes: cx.names.scopes(&entity),
+        entity,
+        include: Vec::new(),
+        query: BTreeMap::new(),
+        path: BTreeMap::new(),
+        parameters: Mapping::identity(),
+        filter: None,
+        transform: Mapping::identity(),
+        poll: None,
+        sweep: None,
+        quiet: defaults::QUIET,
+        max_wait: defaults::MAX_WAIT,
+        confirm_gone: defaults::CONFIRM_GONE,
+        format: RecordFormat::CloudEvents,
+        topic: kafka.topics.names.entity.clone(),
+        key: kafka.topics.key.clone(),
+    }
+}
+
+fn entry(
+    cx: &mut Reading<'_>,
+    section: &Section<'_>,
+    kafka: &KafkaSettings,
+    stores: &[StoreSettings],
+) -> Option<IncomingSettings> {
+    if section.get("entity").is_none() {
+        section.missing(cx, "entity", "the name of an entity of the catalogue");
+    }
+    let entity = entity(cx, section);
+    // Without an entity the rest is still read: its mistakes belong into the same report.
+    let known = entity.clone().unwrap_or_default();
+    let base = plain(cx, known.clone(), kafka);
+    let second = Duration::from_secs(1);
+    let quiet = section.duration(cx, "quiet", Duration::ZERO..=second * 600).unwrap_or(base.quiet);
+    let max_wait = section.duration(cx, "max_wait", Duration::ZERO..=second * 3600);
+    let max_wait = max_wait.unwrap_or_else(|| base.max_wait.max(quiet));
+    if max_wait < quiet {
+        let place = section.get("max_wait").or(section.get("quiet")).map_or(&section.at, |node| &node.at);
+        let message =
+            format!("`max_wait` {} is shorter than `quiet` {}", values::show(max_wait), values::show(quiet));
+        cx.wrong(Mistake::new(place, message, "max_wait at least as long as quiet").help("raise max_wait"));
+    }
+    let of_topic = [Hole::Prefix, Hole::Store, Hole::Entity];
+    let settings = IncomingSettings {
+        store: store(cx, section, stores),
+        scopes: scopes(cx, section, &base),
+        include: include(cx, section, &known),
+        query: pairs(cx, section, "query"),
+        path: pairs(cx, section, "path"),
+        parameters: section.mapping(cx, "parameters").unwrap_or(base.parameters),
+        filter: section.mapping(cx, "filter").filter(|filter| !filter.is_identity()),
+        transform: section.mapping(cx, "transform").unwrap_or(base.transform),
+        poll: every(cx, section, "poll", &known),
+        sweep: every(cx, section, "sweep", &known),
+        quiet,
+        max_wait,
+        confirm_gone: section
+            .duration(cx, "confirm_gone", Duration::ZERO..=second * 86_400)
+            .unwrap_or(base.confirm_gone),
+        format: section.choice(cx, "format", &FORMATS).unwrap_or(base.format),
+        topic: template(cx, section, "topic", &of_topic).unwrap_or(base.topic),
+        key: key_template(cx, section).unwrap_or(base.key),
+        entity: known,
+    };
+    entity.map(|_| settings)
+}
+
+/// The catalogue's name of `entity:`, or a note with what was probably meant.
+pub(super) fn entity(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<String> {
+    let node = section.get("entity")?;
+    let scalar = scalar(cx, node, &section.path_of("entity"), "the name of an entity")?;
+    if let Some(name) = cx.names.resolve(&scalar.text) {
+        return Some(name);
+    }
+    let all = cx.names.all();
+    let help = match closest(&scalar.text, all.iter().map(String::as_str)) {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => "list them with `bcbridge catalog entities`".to_owned(),
+    };
+    let message = format!("`{}` is {}, which is no entity", section.path_of("entity"), found(scalar, false));
+    cx.wrong(Mistake::new(&node.at, message, "an entity of the catalogue").help(help));
+    None
+}
+
+/// The store that an entry names, which must exist.
+pub(super) fn store(cx: &mut Reading<'_>, section: &Section<'_>, stores: &[StoreSettings]) -> Option<String> {
+    let name = section.text(cx, "store")?;
+    if stores.iter().any(|store| store.name == name) {
+        return Some(name);
+    }
+    let node = section.get("store")?;
+    let names: Vec<&str> =
+        stores.iter().map(|store| store.name.as_str()).filter(|name| !name.is_empty()).collect();
+    let help = closest(&name, names.iter().copied()).map(|name| format!("did you mean `{name}`?"));
+    let message = format!("`{}` names no store", section.path_of("store"));
+    cx.wrong(Mistake::new(&node.at, message, names.join(", ")).help(help.unwrap_or_default()));
+    None
+}
+
+fn scopes(cx: &mut Reading<'_>, section: &Section<'_>, base: &IncomingSettings) -> Vec<String> {
+    let Some(patterns) = section.texts(cx, "scopes") else {
+        if base.scopes.is_empty() && !base.entity.is_empty() && section.get("poll").is_none() {
+            cx.warnings.push(format!(
+                "entity {}: it has no webhook and no poll: it is read by snapshot and sync only",
+                base.entity
+            ));
+        }
+        return base.scopes.clone();
+    };
+    let mut scopes: Vec<String> = Vec::new();
+    for (pattern, node) in patterns {
+        let hits: Vec<&String> =
+            base.scopes.iter().filter(|scope| values::scope_matches(&pattern, scope)).collect();
+        if hits.is_empty() && !base.entity.is_empty() {
+            let message = format!("{} is no scope of entity `{}`", quoted(node), base.entity);
+            let allowed = if base.scopes.is_empty() {
+                "nothing: it has no webhook".to_owned()
+            } else {
+                base.scopes.join(", ")
+            };
+            let help = closest(&pattern, base.scopes.iter().map(String::as_str));
+            let help = help.map(|scope| format!("did you mean `{scope}`?")).unwrap_or_default();
+            cx.wrong(Mistake::new(&node.at, message, allowed).help(help));
+        }
+        for scope in hits {
+            if !scopes.contains(scope) {
+                scopes.push(scope.clone());
+            }
+        }
+    }
+    scopes
+}
+
+fn include(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> Vec<String> {
+    let known = cx.names.includes(entity);
+    let mut includes = Vec::new();
+    for (name, node) in section.texts(cx, "include").unwrap_or_default() {
+        if !known.contains(&name) && !entity.is_empty() {
+            let message = format!("{} cannot be read along with entity `{entity}`", quoted(node));
+            let allowed = if known.is_empty() { "nothing".to_owned() } else { known.join(", ") };
+            let help = closest(&name, known.iter().map(String::as_str));
+            let help = help.map(|name| format!("did you mean `{name}`?")).unwrap_or_default();
+            cx.wrong(Mistake::new(&node.at, message, allowed).help(help));
+        }
+        if !includes.contains(&name) {
+            includes.push(name);
+        }
+    }
+    includes
+}
+
+/// Texts by name; a list of texts is joined with commas, as the API expects lists.
+fn pairs(cx: &mut Reading<'_>, section: &Section<'_>, key: &str) -> BTreeMap<String, String> {
+    let Some(node) = section.get(key) else { return BTreeMap::new() };
+    let map = Section::open_any(cx, node, &section.path_of(key));
+    let mut pairs = BTreeMap::new();
+    for (name, node) in map.entries() {
+        let value = match &node.value {
+            Value::List(_) => map
+                .texts(cx, &name.name)
+                .map(|items| items.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join(",")),
+            _ => scalar(cx, node, &map.path_of(&name.name), "a text or a list of texts")
+                .map(|s| s.text.clone()),
+        };
+        if let Some(value) = value {
+            pairs.insert(name.name.clone(), value);
+        }
+    }
+    pairs
+}
+
+/// `poll: { every: 15m }` and `sweep: { every: 1h }`.
+fn every(cx: &mut Reading<'_>, section: &Section<'_>, key: &str, entity: &str) -> Option<Duration> {
+    let nothing = Node { at: Place::default(), value: Value::Null };
+    let node = section.get(key).unwrap_or(&nothing);
+    let inner = Section::open(cx, node, &section.path_of(key), EVERY_KEYS);
+    if section.get(key).is_some() && inner.get("every").is_none() && matches!(node.value, Value::Map(_)) {
+        inner.missing(cx, "every", "a time such as 15m");
+    }
+    let every = inner.duration(cx, "every", EVERY);
+    if every.is_some() {
+        cx.warnings.push(format!("entity {entity}: {key}: accepted, not active in this release"));
+    }
+    every
+}

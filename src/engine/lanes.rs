@@ -1,0 +1,335 @@
+//! Lanes: work in order for each key, in parallel across keys, with bounds on both.
+//!
+//! A lane is the queue of one key. Its first item is the only one that may run; the next one starts when the
+//! first one was completed. A lane whose first item waits for a moment to come gives its slot to another lane and
+//! keeps its place in order. Lanes take turns: one that has just completed an item goes to the end of the queue.
+//! At most `max_parallel` lanes run, at most `max_open` exist; what is pushed beyond stays in its order of arrival
+//! until a lane closes. Nothing is dropped here, so whoever pushes must bound how much it pushes.
+//!
+//! Pure: the time is an argument. It cannot fail; misuse (completing a lane that does not run) changes nothing.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Instant;
+
+/// The bounds of [`Lanes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Lanes that run at the same time.
+    pub max_parallel: usize,
+    /// Lanes that are open at the same time, whether they run, are ready or sleep.
+    pub max_open: usize,
+}
+
+/// Queues by key; see the module.
+#[derive(Debug)]
+pub struct Lanes<K, T> {
+    limits: Limits,
+    lanes: HashMap<K, Lane<T>>,
+    ready: VecDeque<K>,
+    asleep: BTreeMap<(Instant, u64), K>,
+    /// Told apart by a counter, since two lanes may wake at one moment.
+    sleeps: u64,
+    running: usize,
+    overflow: VecDeque<(K, T)>,
+    /// How many items of a key are in the overflow: a later one must not overtake them.
+    overflowing: HashMap<K, usize>,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    state: State,
+    items: VecDeque<T>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ready,
+    Running,
+    Asleep,
+}
+
+impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
+    /// No lanes yet. Bounds of zero count as one.
+    pub fn new(limits: Limits) -> Self {
+        let limits = Limits { max_parallel: limits.max_parallel.max(1), max_open: limits.max_open.max(1) };
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            asleep: BTreeMap::new(),
+            sleeps: 0,
+            running: 0,
+            overflow: VecDeque::new(),
+            overflowing: HashMap::new(),
+        }
+    }
+
+    /// Adds an item behind all earlier ones of its key.
+    pub fn push(&mut self, key: K, item: T) {
+        let behind = self.overflowing.contains_key(&key);
+        let may_open = self.overflow.is_empty() && self.lanes.len() < self.limits.max_open;
+        if !behind && (may_open || self.lanes.contains_key(&key)) {
+            self.queue(key, item);
+        } else {
+            *self.overflowing.entry(key.clone()).or_default() += 1;
+            self.overflow.push_back((key, item));
+        }
+    }
+
+    fn queue(&mut self, key: K, item: T) {
+        match self.lanes.get_mut(&key) {
+            Some(lane) => lane.items.push_back(item),
+            None => {
+                self.lanes.insert(key.clone(), Lane { state: State::Ready, items: VecDeque::from([item]) });
+                self.ready.push_back(key);
+            }
+        }
+    }
+
+    /// The next lane whose first item may run now; it takes a slot until it is completed or put to sleep.
+    pub fn start(&mut self, now: Instant) -> Option<K> {
+        while let Some(entry) = self.asleep.first_entry().filter(|entry| entry.key().0 <= now) {
+            let key = entry.remove();
+            if let Some(lane) = self.lanes.get_mut(&key) {
+                lane.state = State::Ready;
+                self.ready.push_back(key);
+            }
+        }
+        if self.running >= self.limits.max_parallel {
+            return None;
+        }
+        let key = self.ready.pop_front()?;
+        self.lanes.get_mut(&key)?.state = State::Running;
+        self.running += 1;
+        Some(key)
+    }
+
+    /// The first item of a lane.
+    pub fn head_mut(&mut self, key: &K) -> Option<&mut T> {
+        self.lanes.get_mut(key)?.items.front_mut()
+    }
+
+    /// Gives a running lane's slot away until a moment; its first item stays first.
+    pub fn sleep(&mut self, key: &K, until: Instant) {
+        let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.state == State::Running) else { return };
+        lane.state = State::Asleep;
+        self.running -= 1;
+        self.sleeps += 1;
+        self.asleep.insert((until, self.sleeps), key.clone());
+    }
+
+    /// Takes the first item of a running lane out: it is done with. The lane's next item waits for its turn.
+    pub fn complete(&mut self, key: &K) -> Option<T> {
+        let lane = self.lanes.get_mut(key).filter(|lane| lane.state == State::Running)?;
+        let item = lane.items.pop_front();
+        self.running -= 1;
+        if lane.items.is_empty() {
+            self.lanes.remove(key);
+            self.admit();
+        } else {
+            lane.state = State::Ready;
+            self.ready.push_back(key.clone());
+        }
+        item
+    }
+
+    /// Moves items out of the overflow, in order, as long as their lanes may be opened.
+    fn admit(&mut self) {
+        while let Some((key, _)) = self.overflow.front() {
+            if self.lanes.len() >= self.limits.max_open && !self.lanes.contains_key(key) {
+                return;
+            }
+            let Some((key, item)) = self.overflow.pop_front() else { return };
+            if let Some(left) = self.overflowing.get_mut(&key) {
+                *left -= 1;
+                if *left == 0 {
+                    self.overflowing.remove(&key);
+                }
+            }
+            self.queue(key, item);
+        }
+    }
+
+    /// The earliest moment at which a sleeping lane wakes.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.asleep.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lanes that run now.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Lanes that exist now.
+    pub fn open(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.overflow.is_empty()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.limits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(u8),
+        Start,
+        Complete(usize),
+        Sleep(usize, u64),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0u8..6).prop_map(Step::Push),
+            4 => Just(Step::Start),
+            3 => (0usize..8).prop_map(Step::Complete),
+            2 => ((0usize..8), 1u64..20).prop_map(|(at, ms)| Step::Sleep(at, ms)),
+            2 => (1u64..10).prop_map(Step::Pass),
+        ]
+    }
+
+    /// The obvious way: all items in one list, and the rules asked of it.
+    #[derive(Default)]
+    struct Model {
+        items: Vec<(u8, u32)>,
+        running: Vec<u8>,
+        asleep: Vec<(u8, Instant)>,
+    }
+
+    impl Model {
+        fn first(&self, key: u8) -> Option<u32> {
+            self.items.iter().find(|(k, _)| *k == key).map(|(_, item)| *item)
+        }
+
+        /// Keys that could run, were there a slot and no bound on lanes.
+        fn startable(&self, now: Instant) -> Vec<u8> {
+            (0..6u8)
+                .filter(|key| self.first(*key).is_some() && !self.running.contains(key))
+                .filter(|key| !self.asleep.iter().any(|(k, until)| k == key && *until > now))
+                .collect()
+        }
+    }
+
+    fn check(steps: &[Step], limits: Limits) {
+        let (mut lanes, mut model, mut now) = (Lanes::new(limits), Model::default(), Instant::now());
+        let (mut next, mut done) = (0u32, Vec::new());
+        for step in steps {
+            match step {
+                Step::Push(key) => {
+                    lanes.push(*key, next);
+                    model.items.push((*key, next));
+                    next += 1;
+                }
+                Step::Start => match lanes.start(now) {
+                    Some(key) => {
+                        assert!(model.startable(now).contains(&key), "{key} was not to start");
+                        assert_eq!(lanes.head_mut(&key).copied(), model.first(key), "the first one runs");
+                        model.asleep.retain(|(k, _)| *k != key);
+                        model.running.push(key);
+                    }
+                    None => {
+                        let bounded =
+                            model.running.len() == limits.max_parallel || lanes.open() == limits.max_open;
+                        assert!(bounded || model.startable(now).is_empty(), "a lane was left waiting");
+                    }
+                },
+                Step::Complete(at) if !model.running.is_empty() => {
+                    let key = model.running.remove(at % model.running.len());
+                    let item = lanes.complete(&key).unwrap();
+                    assert_eq!(Some(item), model.first(key));
+                    model.items.retain(|(_, i)| *i != item);
+                    done.push((key, item));
+                }
+                Step::Sleep(at, ms) if !model.running.is_empty() => {
+                    let key = model.running.remove(at % model.running.len());
+                    lanes.sleep(&key, now + Duration::from_millis(*ms));
+                    model.asleep.push((key, now + Duration::from_millis(*ms)));
+                }
+                Step::Complete(_) | Step::Sleep(..) => {}
+                Step::Pass(ms) => now += Duration::from_millis(*ms),
+            }
+            assert!(lanes.running() <= limits.max_parallel && lanes.running() == model.running.len());
+            assert!(lanes.open() <= limits.max_open);
+            assert_eq!(lanes.wake_at().is_some(), lanes.asleep.values().next().is_some());
+        }
+        // Left alone, everything comes to its end.
+        for key in model.running.clone() {
+            done.push((key, lanes.complete(&key).unwrap()));
+        }
+        while !lanes.is_empty() {
+            now += Duration::from_millis(20);
+            let key = lanes.start(now).expect("something can always start");
+            done.push((key, lanes.complete(&key).unwrap()));
+        }
+        let mut all: Vec<u32> = done.iter().map(|(_, item)| *item).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..next).collect::<Vec<_>>(), "each item once");
+        for key in 0..6u8 {
+            let of_key: Vec<u32> = done.iter().filter(|(k, _)| *k == key).map(|(_, i)| *i).collect();
+            assert!(of_key.is_sorted(), "key {key} ran out of order: {of_key:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn lanes_keep_the_order_of_each_key_and_lose_nothing(
+            steps in proptest::collection::vec(step(), 0..120),
+            max_parallel in 1usize..4,
+            max_open in 1usize..6,
+        ) {
+            check(&steps, Limits { max_parallel, max_open });
+        }
+    }
+
+    #[test]
+    fn a_busy_lane_does_not_keep_another_from_its_turn() {
+        let mut lanes = Lanes::new(Limits { max_parallel: 1, max_open: 10 });
+        for item in 0..100 {
+            lanes.push("busy", item);
+        }
+        lanes.push("quiet", 1_000);
+        let now = Instant::now();
+        assert_eq!(lanes.start(now), Some("busy"));
+        assert_eq!(lanes.start(now), None);
+        lanes.complete(&"busy");
+        assert_eq!(lanes.start(now), Some("quiet"));
+    }
+
+    #[test]
+    fn a_sleeping_lane_gives_its_slot_away_and_keeps_its_order() {
+        let mut lanes = Lanes::new(Limits { max_parallel: 1, max_open: 10 });
+        lanes.push("a", 1);
+        lanes.push("a", 2);
+        lanes.push("b", 3);
+        let now = Instant::now();
+        assert_eq!(lanes.start(now), Some("a"));
+        lanes.sleep(&"a", now + Duration::from_secs(1));
+        assert_eq!(lanes.wake_at(), Some(now + Duration::from_secs(1)));
+        assert_eq!(lanes.start(now), Some("b"));
+        assert_eq!(lanes.complete(&"b"), Some(3));
+        assert_eq!(lanes.start(now), None);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(lanes.start(later), Some("a"));
+        assert_eq!(lanes.complete(&"a"), Some(1));
+        assert_eq!(lanes.start(later), Some("a"));
+        assert_eq!(lanes.complete(&"a"), Some(2));
+        assert!(lanes.is_empty());
+    }
+}

@@ -1,0 +1,353 @@
+//! From a record to a checked command, or a refusal that says why.
+//!
+//! Pure. What leaves here has ids that are ids, an action that exists and a payload of the right outer shape; it
+//! is not checked again. A refusal is final: nothing of such a record is ever sent. Refusals name fields and ids
+//! and never repeat a payload.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::catalog::{Action, Body, Catalog, Entity};
+use crate::model::dead_letter::FailedAt;
+use crate::model::ids::check_part;
+use crate::model::reason::Reason;
+use crate::model::record::InRecord;
+use crate::model::request::Method;
+
+/// Largest payload: BigCommerce's largest documented batches stay below it, and so does a Kafka record by default.
+const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+/// Longest id of a command: it is a header, and a key of the ledger.
+const MAX_ID_BYTES: usize = 256;
+/// Most query parameters, and the longest name and value: together they stay below the 8 KiB that gateways take.
+const MAX_QUERY: usize = 32;
+const MAX_QUERY_NAME_BYTES: usize = 128;
+const MAX_QUERY_VALUE_BYTES: usize = 4 * 1024;
+
+/// Turns a record of a mapped topic into a command object, or says why it can't.
+pub type Mapping = dyn Fn(&InRecord) -> Result<Value, String> + Send + Sync;
+
+/// What a topic's records leave out because the topic says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fixed {
+    /// The entity's name or alias.
+    pub entity: String,
+    /// The action.
+    pub action: String,
+}
+
+/// A command that may be planned.
+#[derive(Debug, Clone)]
+pub(super) struct Checked {
+    /// The idempotency key.
+    pub(super) id: Arc<str>,
+    pub(super) entity: Arc<Entity>,
+    /// Where the action stands among the entity's.
+    action: usize,
+    /// The path's ids by name: exactly those that the action needs.
+    pub(super) path: Vec<(String, String)>,
+    pub(super) query: Vec<(String, String)>,
+    /// An object, as it came.
+    pub(super) payload: Option<Bytes>,
+}
+
+impl Checked {
+    pub(super) fn action(&self) -> &Action {
+        &self.entity.action[self.action]
+    }
+
+    pub(super) fn path_id(&self, name: &str) -> Option<&str> {
+        self.path.iter().find(|(n, _)| n == name).map(|(_, id)| id.as_str())
+    }
+}
+
+/// A record that is no command, with as much of it as could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) id: Arc<str>,
+    pub(super) entity: Option<String>,
+    pub(super) action: Option<String>,
+    pub(super) reason: Reason,
+    pub(super) stage: FailedAt,
+    pub(super) detail: String,
+}
+
+/// Why, before it is known of whom.
+pub(super) type Fault = (Reason, String);
+
+/// The value of a command record, not yet checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire<'a> {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    entity: Option<String>,
+    #[serde(default)]
+    action: Option<String>,
+    #[serde(default)]
+    path: Option<Map<String, Value>>,
+    #[serde(default)]
+    query: Option<Map<String, Value>>,
+    #[serde(default, borrow)]
+    payload: Option<&'a RawValue>,
+}
+
+/// The id of a command that names none: where it stands.
+pub(super) fn default_id(record: &InRecord) -> Arc<str> {
+    let partition = &record.position.partition;
+    format!("{}/{}/{}", partition.topic, partition.number, record.position.offset).into()
+}
+
+/// Reads and checks one record.
+pub(super) fn decode(
+    record: &InRecord,
+    catalog: &Catalog,
+    fixed: Option<&Fixed>,
+    mapping: Option<&Mapping>,
+) -> Result<Checked, Box<Refusal>> {
+    let mut refusal = Refusal {
+        id: default_id(record),
+        entity: fixed.map(|fixed| fixed.entity.clone()),
+        action: fixed.map(|fixed| fixed.action.clone()),
+        reason: Reason::BadJson,
+        stage: FailedAt::Value,
+        detail: String::new(),
+    };
+    let checked = text(record, mapping, &mut refusal.stage).and_then(|text| {
+        let wire = wire(&text)?;
+        check(&text, wire, catalog, fixed, &mut refusal)
+    });
+    checked.map_err(|(reason, detail)| Box::new(Refusal { reason, detail, ..refusal }))
+}
+
+/// The command object as UTF-8.
+fn text(record: &InRecord, mapping: Option<&Mapping>, stage: &mut FailedAt) -> Result<Bytes, Fault> {
+    if let Some(mapping) = mapping {
+        *stage = FailedAt::Transform;
+        let mapped = mapping(record).map_err(|why| (Reason::TransformFailed, why))?;
+        if !mapped.is_object() {
+            let detail = "the transform's result is not an object with path, query or payload";
+            return Err((Reason::TransformFailed, detail.to_owned()));
+        }
+        return Ok(Bytes::from(mapped.to_string()));
+    }
+    let Some(value) = &record.value else {
+        return Err((Reason::BadJson, "the record has no value: a command is a JSON object".into()));
+    };
+    match std::str::from_utf8(value) {
+        Ok(_) => Ok(value.clone()),
+        Err(error) => Err((Reason::BadJson, format!("the value is not UTF-8: {error}"))),
+    }
+}
+
+fn wire(text: &Bytes) -> Result<Wire<'_>, Fault> {
+    if let Err(error) = serde_json::from_slice::<&RawValue>(text) {
+        return Err((Reason::BadJson, format!("the value is not JSON: {error}")));
+    }
+    if !text.trim_ascii_start().starts_with(b"{") {
+        return Err((Reason::BadJson, "the value is JSON and not an object".into()));
+    }
+    serde_json::from_slice(text).map_err(|error| {
+        (Reason::BadField, format!("{error}; a command has id, entity, action, path, query and payload"))
+    })
+}
+
+fn check(
+    text: &Bytes,
+    wire: Wire<'_>,
+    catalog: &Catalog,
+    fixed: Option<&Fixed>,
+    refusal: &mut Refusal,
+) -> Result<Checked, Fault> {
+    refusal.entity = name("entity", wire.entity, fixed.map(|fixed| &fixed.entity))?;
+    refusal.action = name("action", wire.action, fixed.map(|fixed| &fixed.action))?;
+    if let Some(id) = wire.id {
+        refusal.id = command_id(&id)?;
+    }
+    let (Some(entity), Some(action)) = (&refusal.entity, &refusal.action) else {
+        return Err((Reason::BadField, "a command names its entity and its action".into()));
+    };
+    let entity = catalog
+        .entity(entity)
+        .ok_or_else(|| (Reason::UnknownEntity, format!("the catalogue has no entity {:?}", shown(entity))))?;
+    let Some(index) = entity.action.iter().position(|known| known.name == *action) else {
+        let known: Vec<&str> = entity.action.iter().map(|a| a.name.as_str()).collect();
+        let detail =
+            format!("{} has no action {:?}; it has {}", entity.name, shown(action), known.join(", "));
+        return Err((Reason::UnknownAction, detail));
+    };
+    refusal.entity = Some(entity.name.clone());
+    let action = &entity.action[index];
+    Ok(Checked {
+        id: refusal.id.clone(),
+        entity: entity.clone(),
+        action: index,
+        path: path(entity, action, &wire.path.unwrap_or_default())?,
+        query: query(action, &wire.query.unwrap_or_default())?,
+        payload: payload(action, wire.payload)?.map(|raw| text.slice_ref(raw.as_bytes())),
+    })
+}
+
+fn name(field: &str, given: Option<String>, fixed: Option<&String>) -> Result<Option<String>, Fault> {
+    match (given, fixed) {
+        (Some(given), Some(fixed)) if given != *fixed => {
+            let detail = format!("{field} is {:?}, and this topic is for {fixed:?} only", shown(&given));
+            Err((Reason::BadField, detail))
+        }
+        (given, fixed) => Ok(given.or_else(|| fixed.cloned())),
+    }
+}
+
+fn command_id(id: &str) -> Result<Arc<str>, Fault> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES || !id.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
+        let detail = format!("id must be 1 to {MAX_ID_BYTES} visible ASCII characters");
+        return Err((Reason::BadField, detail));
+    }
+    Ok(id.into())
+}
+
+/// The ids that the action's path, query and body need.
+pub(super) fn needed_ids<'a>(entity: &'a Entity, action: &'a Action) -> Vec<&'a str> {
+    match action.path {
+        Some(_) => action.path_ids(),
+        // An emulated upsert finds the thing by its natural key; it needs the ids of the things around it.
+        None => entity.action("create").map(Action::path_ids).unwrap_or_default(),
+    }
+}
+
+fn path(
+    entity: &Entity,
+    action: &Action,
+    given: &Map<String, Value>,
+) -> Result<Vec<(String, String)>, Fault> {
+    let needed = needed_ids(entity, action);
+    if let Some(name) = given.keys().find(|name| !needed.contains(&name.as_str())) {
+        let detail = match needed.is_empty() {
+            true => format!("path has {:?}, and this action takes no ids", shown(name)),
+            false => format!("path has {:?}; this action takes {}", shown(name), needed.join(", ")),
+        };
+        return Err((Reason::BadField, detail));
+    }
+    let mut ids = Vec::with_capacity(needed.len());
+    for name in needed {
+        let Some(value) = given.get(name) else {
+            return Err((Reason::BadId, format!("path has no {name:?}, which this action needs")));
+        };
+        let id = path_id(value).map_err(|why| (Reason::BadId, format!("path has a bad {name:?}: {why}")))?;
+        let in_query = action.id_query.as_ref().is_some_and(|place| place.id == name);
+        if in_query && !is_number(&id) && uuid::Uuid::try_parse(&id).is_err() {
+            // A filter that the store cannot read may be a filter that it ignores: the request would then mean all.
+            let detail = format!("path has a bad {name:?}: a number or a UUID is needed here");
+            return Err((Reason::BadId, detail));
+        }
+        ids.push((name.to_owned(), id));
+    }
+    Ok(ids)
+}
+
+fn path_id(value: &Value) -> Result<String, String> {
+    match value {
+        Value::Number(number) => match number.as_u64() {
+            Some(id) if id > 0 => Ok(id.to_string()),
+            _ => Err("a number must be a positive integer that fits 64 bits".into()),
+        },
+        Value::String(id) => {
+            check_part(id).map_err(|bad| bad.to_string())?;
+            if looks_like_a_mistake(id) {
+                return Err(format!("{:?} is what a broken template leaves behind", shown(id)));
+            }
+            Ok(id.clone())
+        }
+        Value::Null => Err("it is null".into()),
+        Value::Bool(_) => Err("it is a boolean".into()),
+        Value::Array(_) => Err("it is an array; one command is about one thing".into()),
+        Value::Object(_) => Err("it is an object".into()),
+    }
+}
+
+/// Texts that no id has: fractions, exponents, and what templates print for nothing.
+fn looks_like_a_mistake(id: &str) -> bool {
+    let words = ["null", "undefined", "nan", "none", "nil", "true", "false", "inf", "infinity"];
+    (!is_number(id) && id.parse::<f64>().is_ok()) || words.iter().any(|word| id.eq_ignore_ascii_case(word))
+}
+
+pub(super) fn is_number(id: &str) -> bool {
+    id.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn query(action: &Action, given: &Map<String, Value>) -> Result<Vec<(String, String)>, Fault> {
+    let bad = |detail: String| Err((Reason::BadField, detail));
+    if given.len() > MAX_QUERY {
+        return bad(format!("query has {} parameters; at most {MAX_QUERY} are taken", given.len()));
+    }
+    let mut query = Vec::with_capacity(given.len());
+    for (name, value) in given {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'[' | b']');
+        if name.is_empty() || name.len() > MAX_QUERY_NAME_BYTES || !name.bytes().all(plain) {
+            return bad(format!("query has a parameter {:?}, which is no name of one", shown(name)));
+        }
+        if let Some(why) = forbidden(action, name) {
+            return bad(format!("query must not have {:?}: {why}", shown(name)));
+        }
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                return bad(format!("query's {name:?} must be a text, a number or a boolean"));
+            }
+        };
+        if text.len() > MAX_QUERY_VALUE_BYTES {
+            return bad(format!("query's {name:?} is longer than {MAX_QUERY_VALUE_BYTES} bytes"));
+        }
+        query.push((name.clone(), text));
+    }
+    Ok(query)
+}
+
+/// Why a command must not set a parameter: it could widen what is deleted, or name a second thing.
+fn forbidden(action: &Action, name: &str) -> Option<&'static str> {
+    let name = name.to_ascii_lowercase();
+    let base = name.trim_end_matches("[]");
+    if action.id_query.as_ref().is_some_and(|place| place.name.eq_ignore_ascii_case(base)) {
+        return Some("the path's id goes there");
+    }
+    if action.method != Some(Method::Delete) {
+        return None;
+    }
+    if action.id_query.is_some() {
+        return Some("a delete that is narrowed by a parameter takes no other one");
+    }
+    let field = base.split([':', '[']).next().unwrap_or(base);
+    let filters = base.contains(':')
+        || field == "id"
+        || field == "ids"
+        || field.ends_with("_id")
+        || field.ends_with("_ids");
+    filters.then_some("a delete is about the path's id and nothing else")
+}
+
+fn payload<'a>(action: &Action, given: Option<&'a RawValue>) -> Result<Option<&'a str>, Fault> {
+    let bad = |detail: &str| Err((Reason::BadPayload, detail.to_owned()));
+    match (action.body, given.map(RawValue::get)) {
+        (Body::None, None) => Ok(None),
+        (Body::None, Some(_)) => bad("this action takes no payload"),
+        (Body::Object | Body::ArrayOfOne, None) => bad("this action needs a payload"),
+        (Body::Object | Body::ArrayOfOne, Some(text)) if text.len() > MAX_PAYLOAD_BYTES => {
+            bad("the payload is larger than 1 MiB")
+        }
+        (Body::Object | Body::ArrayOfOne, Some(text)) if !text.starts_with('{') => {
+            bad("the payload is not an object")
+        }
+        (Body::Object | Body::ArrayOfOne, Some(text)) => Ok(Some(text)),
+    }
+}
+
+/// A text of the sender's, short enough for a message.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}

@@ -1,0 +1,228 @@
+//! What is known of command ids: under way, meant to be sent, or done and with which result.
+//!
+//! Pure. The ledger topic is the truth; this is what a process keeps of it, restored when a partition is assigned.
+//! It forgets the oldest results when it holds too many, and never an intent: a command whose id was forgotten and
+//! comes again is applied again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::model::command::Outcome;
+use crate::model::record::Position;
+
+/// Results kept at most: a day of two commands a second.
+const MAX_IDS: usize = 200_000;
+/// Bytes of results kept at most.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// The prefix of a command's key in the ledger; other keys there belong to others.
+pub(super) const KEY_PREFIX: &str = "command/";
+
+/// A command's id within one ledger.
+pub(super) type Name = (Arc<str>, Arc<str>);
+
+/// What the ledger says about a command.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Entry<'a> {
+    state: EntryState,
+    at_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    class: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    topic: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    partition: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    offset: Option<i64>,
+    /// The value of its result record.
+    #[serde(skip_serializing_if = "Option::is_none", default, borrow)]
+    result: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum EntryState {
+    /// It is about to be sent for the first time.
+    Intent,
+    /// It ended.
+    Done,
+}
+
+impl<'a> Entry<'a> {
+    /// It is about to be sent for the first time.
+    pub(super) fn intent(class: &str, position: &Position, at_ms: i64) -> Self {
+        Self {
+            state: EntryState::Intent,
+            at_ms,
+            class: Some(class.to_owned()),
+            topic: Some(position.partition.topic.to_string()),
+            partition: Some(position.partition.number),
+            offset: Some(position.offset),
+            result: None,
+        }
+    }
+
+    /// It ended, with this as the value of its result record.
+    pub(super) fn done(result: &'a RawValue, at_ms: i64) -> Self {
+        let (class, topic, partition, offset) = (None, None, None, None);
+        Self { state: EntryState::Done, at_ms, class, topic, partition, offset, result: Some(result) }
+    }
+}
+
+/// What is known of one id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// A lane of this process is at it.
+    Open,
+    /// Its intent is durable, and nothing tells how it ended.
+    Intent,
+    /// It ended with this result.
+    Done {
+        /// How.
+        outcome: Outcome,
+        /// The value of its result record.
+        result: Bytes,
+        /// Tells this ending from a later one of the same id.
+        number: u64,
+    },
+}
+
+/// The outcome within a stored result.
+#[derive(Deserialize)]
+struct Ended {
+    outcome: Outcome,
+}
+
+/// All ids that are known, within bounds.
+#[derive(Debug)]
+pub(super) struct Known {
+    states: HashMap<Name, State>,
+    /// Results in the order in which they came, each with its number and size.
+    oldest: VecDeque<(Name, u64, usize)>,
+    number: u64,
+    bytes: usize,
+    max_ids: usize,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self::with_limit(MAX_IDS)
+    }
+}
+
+impl Known {
+    fn with_limit(max_ids: usize) -> Self {
+        Self { states: HashMap::new(), oldest: VecDeque::new(), number: 0, bytes: 0, max_ids }
+    }
+
+    /// Takes what a ledger holds. What this process knows already is newer. Returns entries that are not the
+    /// bridge's: they are left alone.
+    pub(super) fn restore<'a>(
+        &mut self,
+        ledger: &Arc<str>,
+        entries: impl Iterator<Item = (&'a str, &'a Bytes)>,
+    ) -> usize {
+        let (mut done, mut strange) = (Vec::new(), 0);
+        for (key, value) in entries {
+            let Some(id) = key.strip_prefix(KEY_PREFIX) else { continue };
+            let name = (ledger.clone(), Arc::from(id));
+            if self.states.contains_key(&name) {
+                continue;
+            }
+            match serde_json::from_slice::<Entry>(value) {
+                Ok(Entry { state: EntryState::Intent, .. }) => {
+                    self.states.insert(name, State::Intent);
+                }
+                Ok(Entry { state: EntryState::Done, at_ms, result: Some(result), .. }) => {
+                    done.push((at_ms, name, result));
+                }
+                Ok(Entry { state: EntryState::Done, result: None, .. }) | Err(_) => strange += 1,
+            }
+        }
+        done.sort_by_key(|(at_ms, _, _)| *at_ms);
+        for (_, name, result) in done {
+            match serde_json::from_str::<Ended>(result.get()) {
+                Ok(Ended { outcome }) => {
+                    self.done(name, outcome, Bytes::copy_from_slice(result.get().as_bytes()));
+                }
+                Err(_) => strange += 1,
+            }
+        }
+        strange
+    }
+
+    pub(super) fn get(&self, name: &Name) -> Option<&State> {
+        self.states.get(name)
+    }
+
+    /// A lane is at it; returns what was known before.
+    pub(super) fn open(&mut self, name: Name) -> Option<State> {
+        self.states.insert(name, State::Open)
+    }
+
+    /// It ended.
+    pub(super) fn done(&mut self, name: Name, outcome: Outcome, result: Bytes) {
+        self.bytes += result.len();
+        self.number += 1;
+        self.oldest.push_back((name.clone(), self.number, result.len()));
+        self.states.insert(name, State::Done { outcome, result, number: self.number });
+        while self.oldest.len() > self.max_ids || self.bytes > MAX_BYTES {
+            let Some((name, number, bytes)) = self.oldest.pop_front() else { break };
+            self.bytes -= bytes;
+            if matches!(self.states.get(&name), Some(State::Done { number: n, .. }) if *n == number) {
+                self.states.remove(&name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(id: u32) -> Name {
+        ("ledger".into(), id.to_string().into())
+    }
+
+    #[test]
+    fn the_oldest_results_are_forgotten_and_intents_are_not() {
+        let mut known = Known::with_limit(10);
+        let intent = serde_json::to_vec(&Entry::intent("C", &position(), 1)).unwrap();
+        let intent = Bytes::from(intent);
+        let strange = Bytes::from_static(b"{}");
+        let entries = [("command/intent", &intent), ("command/x", &strange), ("other/y", &strange)];
+        assert_eq!(known.restore(&"ledger".into(), entries.into_iter()), 1);
+        for id in 0..100 {
+            known.open(name(id));
+            known.done(name(id), Outcome::Applied, Bytes::from_static(b"{}"));
+        }
+        assert_eq!(known.states.len(), 11);
+        assert_eq!(known.get(&("ledger".into(), "intent".into())), Some(&State::Intent));
+        assert_eq!(known.get(&name(89)), None);
+        assert!(matches!(known.get(&name(90)), Some(State::Done { .. })));
+        assert_eq!(known.bytes, 20);
+    }
+
+    #[test]
+    fn results_are_restored_in_the_order_of_their_time() {
+        let mut known = Known::with_limit(1);
+        let done = |at_ms: i64| {
+            Bytes::from(format!(
+                r#"{{"state":"done","at_ms":{at_ms},"result":{{"id":"x","outcome":"applied", "body": 1.50}}}}"#
+            ))
+        };
+        let (newer, older) = (done(9), done(3));
+        known.restore(&"ledger".into(), [("command/1", &newer), ("command/2", &older)].into_iter());
+        assert_eq!(known.get(&name(2)), None);
+        let Some(State::Done { result, .. }) = known.get(&name(1)) else { panic!("it was forgotten") };
+        assert_eq!(result, &Bytes::from_static(br#"{"id":"x","outcome":"applied", "body": 1.50}"#));
+    }
+
+    fn position() -> Position {
+        let partition = crate::model::record::Partition { topic: "t".into(), number: 0 };
+        Position { partition, offset: 4 }
+    }
+}

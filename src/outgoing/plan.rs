@@ -1,0 +1,325 @@
+//! From a checked command to the requests that it may need, and the class under which it is applied.
+//!
+//! Pure. Every request is made here, before the first one is sent, out of the catalogue's templates and checked
+//! ids: there is no other way to a path. A payload is passed on byte for byte; where an id must go into it, it is
+//! spliced in and the rest stays as it is.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Map, Value};
+
+use super::decode::{Checked, Fault, is_number};
+use crate::catalog::{Action, Body, Class};
+use crate::model::reason::Reason;
+use crate::model::request::{ApiPath, Method, Purpose, Request};
+
+/// Rows asked for in a probe: a unique field finds one; BigCommerce's largest page, should it find more.
+const PROBE_PAGE: &str = "250";
+
+/// What a command comes to.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) class: Class,
+    /// The write; of an upsert, the create.
+    pub(super) write: Request,
+    /// A reply of "no such thing" means that it is already so.
+    pub(super) missing_is_done: bool,
+    /// How the thing can be found again. Always there for class B.
+    pub(super) probe: Option<Probe>,
+    /// Of an upsert: what is sent when the thing was found.
+    pub(super) update: Option<Update>,
+}
+
+/// A read that finds a thing by its natural key.
+#[derive(Debug, Clone)]
+pub(super) struct Probe {
+    pub(super) request: Request,
+    /// Field names down to the unique field.
+    field: String,
+    value: String,
+    /// Where the thing's own id stands in its JSON.
+    id_at: String,
+}
+
+/// The update of an upsert, but for the id that the probe finds.
+#[derive(Debug, Clone)]
+pub(super) struct Update {
+    command: Checked,
+    action: usize,
+    /// The name of the id that the probe finds.
+    id: String,
+    /// A or C.
+    pub(super) class: Class,
+    pub(super) missing_is_done: bool,
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    One {
+        id: String,
+        row: Value,
+    },
+    /// Several things hold the same value, so it is not a key; the newest of them.
+    Several {
+        id: String,
+        row: Value,
+    },
+    /// The reply is not a list of things.
+    Unreadable,
+}
+
+/// Plans a command.
+pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
+    let action = command.action();
+    let body = command.payload.as_ref().map(|bytes| object(bytes)).transpose()?.unwrap_or_default();
+    check_items(action, &body)?;
+    if action.path.is_none() {
+        return upsert(command, &body);
+    }
+    let probe = match action.class {
+        Class::B => probe(command, action, &body)?,
+        Class::A | Class::C => None,
+    };
+    let class = match action.class {
+        // Nothing to find it by: then nobody could tell whether it was applied.
+        Class::B if probe.is_none() => Class::C,
+        _ if appends(action, &body) => Class::C,
+        class => class,
+    };
+    Ok(Plan {
+        class,
+        write: request(command, action, &body, |name| command.path_id(name))?,
+        missing_is_done: action.missing_is_done,
+        probe,
+        update: None,
+    })
+}
+
+fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
+    let entity = &command.entity;
+    let index = |name: &str| entity.action.iter().position(|action| action.name == name);
+    let (Some(create), Some(update)) = (index("create"), index("update")) else {
+        return Err((Reason::UnknownAction, format!("{} has no create or no update", entity.name)));
+    };
+    let (creating, updating) = (&entity.action[create], &entity.action[update]);
+    check_items(creating, body)?;
+    // The upsert's own row says by which fields; the create's where no list is given.
+    let keys = if command.action().natural_key.is_empty() { creating } else { command.action() };
+    let Some(probe) = probe_by(command, keys, creating, body)? else {
+        let fields: Vec<&str> = keys.natural_key.iter().map(|key| key.field.as_str()).collect();
+        let detail =
+            format!("an upsert needs one of {} in the payload, to find the thing by", fields.join(", "));
+        return Err((Reason::BadPayload, detail));
+    };
+    let mut found = updating.path_ids().into_iter().filter(|name| command.path_id(name).is_none());
+    let (Some(id), None) = (found.next(), found.next()) else {
+        let detail =
+            format!("the update of {} does not take one id, so an upsert cannot use it", entity.name);
+        return Err((Reason::UnknownAction, detail));
+    };
+    let class = if updating.class == Class::A && !appends(updating, body) { Class::A } else { Class::C };
+    Ok(Plan {
+        class: Class::B,
+        write: request(command, creating, body, |name| command.path_id(name))?,
+        missing_is_done: false,
+        probe: Some(probe),
+        update: Some(Update {
+            command: command.clone(),
+            action: update,
+            id: id.to_owned(),
+            class,
+            missing_is_done: updating.missing_is_done,
+        }),
+    })
+}
+
+impl Update {
+    /// The update of the thing that was found.
+    pub(super) fn request(&self, found: &str) -> Result<Request, Fault> {
+        let action = &self.command.entity.action[self.action];
+        let body = self.command.payload.as_ref().map(|bytes| object(bytes)).transpose()?.unwrap_or_default();
+        request(&self.command, action, &body, |name| {
+            if name == self.id { Some(found) } else { self.command.path_id(name) }
+        })
+    }
+}
+
+fn request<'a>(
+    command: &Checked,
+    action: &Action,
+    body: &Map<String, Value>,
+    id: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Request, Fault> {
+    let (Some(method), Some(template)) = (action.method, &action.path) else {
+        return Err((Reason::UnknownAction, format!("action {:?} sends nothing", action.name)));
+    };
+    let bad_id = |what: String| (Reason::BadId, what);
+    let path = ApiPath::render(template, &id).map_err(|bad| bad_id(bad.to_string()))?;
+    let mut query = Vec::with_capacity(command.query.len() + 1);
+    if let Some(place) = &action.id_query {
+        let found = id(&place.id).ok_or_else(|| bad_id(format!("the id {:?} is missing", place.id)))?;
+        query.push((place.name.clone(), found.to_owned()));
+    }
+    query.extend(command.query.iter().cloned());
+    let payload = match (&action.id_body, &command.payload) {
+        (Some(place), Some(payload)) => {
+            let found = id(&place.id).ok_or_else(|| bad_id(format!("the id {:?} is missing", place.id)))?;
+            Some(with_id(payload, body, &place.name, found)?)
+        }
+        (_, payload) => payload.clone(),
+    };
+    let body = match (action.body, payload) {
+        (Body::None, _) | (_, None) => None,
+        (Body::Object, Some(payload)) => Some(payload),
+        (Body::ArrayOfOne, Some(payload)) => {
+            let mut array = BytesMut::with_capacity(payload.len() + 2);
+            array.put_u8(b'[');
+            array.put_slice(&payload);
+            array.put_u8(b']');
+            Some(array.freeze())
+        }
+    };
+    Ok(Request { method, path, query, body, purpose: Purpose::Command })
+}
+
+/// The payload with an id in front, unless it holds the same one already.
+fn with_id(payload: &Bytes, body: &Map<String, Value>, field: &str, id: &str) -> Result<Bytes, Fault> {
+    if let Some(held) = body.get(field) {
+        if scalar(held).as_deref() == Some(id) {
+            return Ok(payload.clone());
+        }
+        return Err((Reason::BadId, format!("the payload's {field:?} is not the path's id")));
+    }
+    let mut spliced = BytesMut::with_capacity(payload.len() + field.len() + id.len() + 8);
+    spliced.put_slice(b"{");
+    spliced.put_slice(Value::from(field).to_string().as_bytes());
+    spliced.put_u8(b':');
+    match is_number(id) {
+        true => spliced.put_slice(id.trim_start_matches('0').as_bytes()),
+        false => spliced.put_slice(Value::from(id).to_string().as_bytes()),
+    }
+    if !body.is_empty() {
+        spliced.put_u8(b',');
+    }
+    // The payload starts with its brace: `decode` made sure.
+    spliced.put_slice(&payload[1..]);
+    Ok(spliced.freeze())
+}
+
+fn object(payload: &[u8]) -> Result<Map<String, Value>, Fault> {
+    serde_json::from_slice(payload)
+        .map_err(|error| (Reason::BadPayload, format!("the payload could not be read: {error}")))
+}
+
+fn check_items(action: &Action, body: &Map<String, Value>) -> Result<(), Fault> {
+    let Some(items) = &action.items else { return Ok(()) };
+    let (field, max) = (&items.field, items.max);
+    match body.get(field).map(Value::as_array) {
+        Some(Some(list)) if (1..=max).contains(&list.len()) => Ok(()),
+        Some(Some(list)) => {
+            let detail = format!("the payload's {field:?} has {} items; 1 to {max} are taken", list.len());
+            Err((Reason::BadPayload, detail))
+        }
+        Some(None) => Err((Reason::BadPayload, format!("the payload's {field:?} is not an array"))),
+        None => Err((Reason::BadPayload, format!("the payload has no {field:?}"))),
+    }
+}
+
+/// Whether the payload adds elements each time that it is applied.
+fn appends(action: &Action, body: &Map<String, Value>) -> bool {
+    let has_id = |element: &Value| {
+        element.get("id").and_then(scalar).is_some_and(|id| !id.is_empty() && id.bytes().any(|b| b != b'0'))
+    };
+    action.appends.iter().filter_map(|field| body.get(field)).any(|value| match value {
+        Value::Null => false,
+        Value::Array(elements) => !elements.iter().all(has_id),
+        // Whatever the store makes of it, it is not known to be safe.
+        Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => true,
+    })
+}
+
+fn probe(command: &Checked, action: &Action, body: &Map<String, Value>) -> Result<Option<Probe>, Fault> {
+    probe_by(command, action, action, body)
+}
+
+/// A probe by the best natural key that the payload holds. The collection that is posted to is the one that is read.
+fn probe_by(
+    command: &Checked,
+    keys: &Action,
+    create: &Action,
+    body: &Map<String, Value>,
+) -> Result<Option<Probe>, Fault> {
+    let (Some(template), Some(id_at)) = (&create.path, command.entity.key.last()) else { return Ok(None) };
+    for key in &keys.natural_key {
+        let held = at(body, &key.field).and_then(scalar).filter(|value| !value.trim().is_empty());
+        let Some(value) = held else { continue };
+        let path = ApiPath::render(template, |name| command.path_id(name))
+            .map_err(|bad| (Reason::BadId, bad.to_string()))?;
+        let query = vec![(key.param.clone(), value.clone()), ("limit".to_owned(), PROBE_PAGE.to_owned())];
+        let request = Request { method: Method::Get, path, query, body: None, purpose: Purpose::Command };
+        return Ok(Some(Probe { request, field: key.field.clone(), value, id_at: id_at.clone() }));
+    }
+    Ok(None)
+}
+
+impl Probe {
+    /// Looks through the list that the store gave. An exact match only: a filter may be looser than the key.
+    pub(super) fn find(&self, reply: &[u8]) -> Found {
+        if reply.trim_ascii().is_empty() {
+            return Found::Nothing;
+        }
+        let rows = match serde_json::from_slice::<Value>(reply) {
+            Ok(Value::Array(rows)) => rows,
+            Ok(Value::Object(mut envelope)) => match envelope.remove("data") {
+                Some(Value::Array(rows)) => rows,
+                _ => return Found::Unreadable,
+            },
+            _ => return Found::Unreadable,
+        };
+        let mut matches: Vec<(String, Value)> = Vec::new();
+        for row in rows.into_iter().filter(|row| self.is_it(row)) {
+            match row.as_object().and_then(|row| at(row, &self.id_at)).and_then(scalar) {
+                Some(id) => matches.push((id, row)),
+                None => return Found::Unreadable,
+            }
+        }
+        let several = matches.len() > 1;
+        let newest = matches.into_iter().max_by_key(|(id, _)| id.parse::<u64>().unwrap_or(0));
+        match newest {
+            None => Found::Nothing,
+            Some((id, row)) if several => Found::Several { id, row },
+            Some((id, row)) => Found::One { id, row },
+        }
+    }
+
+    fn is_it(&self, row: &Value) -> bool {
+        let Some(held) = row.as_object().and_then(|row| at(row, &self.field)).and_then(scalar) else {
+            return false;
+        };
+        // BigCommerce keeps one customer for an address, however it is written.
+        let fold = self.field.rsplit('.').next() == Some("email");
+        if fold { held.to_lowercase() == self.value.to_lowercase() } else { held == self.value }
+    }
+
+    /// The unique field, for a message.
+    pub(super) fn field(&self) -> &str {
+        &self.field
+    }
+}
+
+/// The value at a path of names with dots between them.
+pub(super) fn at<'a>(object: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let mut names = path.split('.');
+    let first = object.get(names.next()?)?;
+    names.try_fold(first, |value, name| value.get(name))
+}
+
+/// A text or a number as text.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}

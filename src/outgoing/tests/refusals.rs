@@ -1,0 +1,282 @@
+//! What is no command, or an unsafe one, is refused at once: one result, one dead letter, and nothing is sent.
+
+use super::*;
+use crate::catalog::{Action, Entity};
+
+/// Refuses to be used.
+fn silent() -> Arc<FakeStore> {
+    FakeStore::scripted(Vec::new())
+}
+
+#[track_caller]
+fn check(record: InRecord, reason: &str) {
+    let mut bench = Bench::new(silent());
+    bench.accept(record.clone());
+    assert_eq!(bench.settled.len(), 1, "it is settled at once");
+    assert!(bench.path.start(bench.now).is_empty());
+    let got = result(&bench.settled[0]);
+    assert_eq!((&got["outcome"], &got["attempts"]), (&json!("rejected"), &json!(0)));
+    assert_eq!(got["reason"], reason, "{got}");
+    let letters = of_topic(&bench.settled[0], DLQ);
+    assert_eq!(letters.len(), 1);
+    assert_eq!((&letters[0].key, &letters[0].value), (&record.key, &record.value));
+    assert_eq!(header_of(letters[0], "bc_dlq_reason").unwrap(), reason);
+    assert!(!header_of(letters[0], "__connect.errors.exception.message").unwrap().is_empty());
+    assert!(bench.store.sent().is_empty());
+}
+
+#[test]
+fn poison_is_refused_with_its_reason() {
+    check(record(1, Some("k"), None), "bad_json");
+    for (value, reason) in [
+        (&b""[..], "bad_json"),
+        (b"{", "bad_json"),
+        (b"\xff{}", "bad_json"),
+        (b"\"\xff\"", "bad_json"),
+        (b"[]", "bad_json"),
+        (b"null", "bad_json"),
+        (b"{} {}", "bad_json"),
+        (b"{}", "bad_field"),
+        (br#"{"entity":"product"}"#, "bad_field"),
+        (br#"{"entity":7,"action":"update"}"#, "bad_field"),
+        (br#"{"entity":"product","entity":"order","action":"update"}"#, "bad_field"),
+        (br#"{"entity":"product","action":"update","url":"https://example.com"}"#, "bad_field"),
+        (br#"{"entity":"prodct","action":"update"}"#, "unknown_entity"),
+        (br#"{"entity":"product","action":"explode"}"#, "unknown_action"),
+        (br#"{"entity":"product","action":"update","path":{},"payload":{}}"#, "bad_id"),
+        (br#"{"entity":"product","action":"update","payload":{}}"#, "bad_id"),
+        (
+            br#"{"entity":"product","action":"update","path":{"product_id":1,"x":1},"payload":{}}"#,
+            "bad_field",
+        ),
+        (br#"{"entity":"product","action":"create","path":{"product_id":1},"payload":{}}"#, "bad_field"),
+        (br#"{"entity":"product","action":"update","path":{"product_id":1}}"#, "bad_payload"),
+        (br#"{"entity":"product","action":"update","path":{"product_id":1},"payload":[]}"#, "bad_payload"),
+        (br#"{"entity":"product","action":"update","path":{"product_id":1},"payload":"{}"}"#, "bad_payload"),
+        (br#"{"entity":"product","action":"delete","path":{"product_id":1},"payload":{}}"#, "bad_payload"),
+        (br#"{"entity":"product","action":"upsert","payload":{"price":1}}"#, "bad_payload"),
+        (br#"{"entity":"customer","action":"update","path":{"customer_id":1},"payload":{"id":2}}"#, "bad_id"),
+        (br#"{"entity":"inventory_adjustment","action":"absolute","payload":{}}"#, "bad_payload"),
+        (br#"{"entity":"inventory_adjustment","action":"absolute","payload":{"items":[]}}"#, "bad_payload"),
+        (br#"{"entity":"inventory_adjustment","action":"absolute","payload":{"items":{}}}"#, "bad_payload"),
+        (br#"{"id":"","entity":"product","action":"create","payload":{}}"#, "bad_field"),
+        (br#"{"id":"a\nb","entity":"product","action":"create","payload":{}}"#, "bad_field"),
+        (br#"{"id":7,"entity":"product","action":"create","payload":{}}"#, "bad_field"),
+    ] {
+        check(record(1, Some("k"), Some(value)), reason);
+    }
+}
+
+#[test]
+fn too_large_a_payload_or_too_many_items_are_refused() {
+    let payload = json!({"name": "a".repeat(1024 * 1024)});
+    let path = json!({"product_id": 1});
+    check(
+        command(1, &json!({"entity": "product", "action": "update", "path": path, "payload": payload})),
+        "bad_payload",
+    );
+    let payload = json!({"items": vec![json!({}); 2001]});
+    check(
+        command(1, &json!({"entity": "inventory_adjustment", "action": "absolute", "payload": payload})),
+        "bad_payload",
+    );
+}
+
+#[test]
+fn a_query_takes_scalars_and_nothing_that_widens_a_delete() {
+    let with = |entity: &str, id: &str, query: &Value| {
+        command(1, &json!({"entity": entity, "action": "delete", "path": {id: 1}, "query": query}))
+    };
+    for query in [
+        json!({"id:in": 2}),
+        json!({"ID:IN": "2"}),
+        json!({"id:in[]": "2"}),
+        json!({"date_modified:min": "x"}),
+        json!({"id": 2}),
+        json!({"id[]": 2}),
+        json!({"a&id:in": 1}),
+        json!({"": 1}),
+        json!({"a": null}),
+        json!({"a": []}),
+        json!({"a": {}}),
+        json!({"a": "x".repeat(5000)}),
+    ] {
+        check(with("customer", "customer_id", &query), "bad_field");
+        check(with("product", "product_id", &query), "bad_field");
+    }
+    check(with("customer", "customer_id", &json!({"limit": 1})), "bad_field");
+}
+
+/// Sound samples of what an action needs, but for the ids.
+fn payload_for(entity: &Entity, action: &Action) -> Option<Value> {
+    let takes_none = action.body == crate::catalog::Body::None && action.path.is_some();
+    if takes_none {
+        return None;
+    }
+    let mut payload = serde_json::Map::new();
+    for key in entity.action.iter().flat_map(|action| &action.natural_key) {
+        payload.insert(key.field.clone(), json!("x@example.com"));
+    }
+    if let Some(items) = &action.items {
+        payload.insert(items.field.clone(), json!([{}]));
+    }
+    Some(Value::Object(payload))
+}
+
+fn nasty_ids() -> Vec<Value> {
+    let texts = [
+        "",
+        " ",
+        "  1",
+        "1 ",
+        "/",
+        "//",
+        ".",
+        "..",
+        "../1",
+        "1/2",
+        "1/../2",
+        "%2e%2e",
+        "%252f",
+        "1;2",
+        "1?x=1",
+        "1#",
+        "1&id:in=2",
+        "1,2",
+        "1:2",
+        "0",
+        "00",
+        "-1",
+        "+1",
+        "1.0",
+        "1e3",
+        "18446744073709551616",
+        "null",
+        "undefined",
+        "NaN",
+        "é",
+        "\u{ff0e}\u{ff0e}",
+        "1\n",
+        "\0",
+        "{product_id}",
+        "*",
+    ];
+    let values = [
+        json!(0),
+        json!(-1),
+        json!(1.0),
+        json!(1.5),
+        json!(1e30),
+        json!(null),
+        json!(true),
+        json!([1]),
+        json!([]),
+        json!({}),
+        json!({"id": 1}),
+    ];
+    texts.iter().map(|text| json!(text)).chain(values).chain([json!("9".repeat(129))]).collect()
+}
+
+#[test]
+fn no_nasty_id_is_sent_by_any_action() {
+    let catalog = Catalog::embedded().unwrap();
+    let mut tried = 0;
+    for entity in catalog.entities() {
+        for action in &entity.action {
+            let needed = decode::needed_ids(entity, action);
+            for name in &needed {
+                for id in nasty_ids() {
+                    let mut path: serde_json::Map<String, Value> =
+                        needed.iter().map(|name| ((*name).to_owned(), json!(1))).collect();
+                    path.insert((*name).to_owned(), id.clone());
+                    let mut value = json!({"entity": entity.name, "action": action.name, "path": path});
+                    if let Some(payload) = payload_for(entity, action) {
+                        value["payload"] = payload;
+                    }
+                    check(command(1, &value), "bad_id");
+                    tried += 1;
+                    // With a good id the same command is taken: it was the id that was refused.
+                    value["path"][*name] = json!(1);
+                    let mut bench = Bench::new(silent());
+                    bench.accept(command(1, &value));
+                    assert!(bench.settled.is_empty(), "{value} was refused: {}", result(&bench.settled[0]));
+                }
+            }
+        }
+    }
+    assert!(tried >= 28 * 6, "{tried}");
+}
+
+#[test]
+fn no_request_of_any_action_deletes_a_collection() {
+    let catalog = Catalog::embedded().unwrap();
+    for entity in catalog.entities() {
+        for action in &entity.action {
+            let path: serde_json::Map<String, Value> = decode::needed_ids(entity, action)
+                .iter()
+                .map(|name| ((*name).to_owned(), json!(41)))
+                .collect();
+            let mut value = json!({"entity": entity.name, "action": action.name, "path": path});
+            if let Some(payload) = payload_for(entity, action) {
+                value["payload"] = payload;
+            }
+            let mut bench = Bench::new(FakeStore::new(|request, _| {
+                if request.method.as_str() == "GET" { nothing() } else { done("") }
+            }));
+            assert_eq!(bench.apply(&value)["outcome"], "applied", "{value}");
+            for line in bench.store.sent().iter().filter(|line| line.starts_with("DELETE")) {
+                assert!(line.ends_with("/41") || line.ends_with("?id:in=41"), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_customer_is_deleted_by_an_id_that_the_store_can_read() {
+    let delete = |id: &str| {
+        command(1, &json!({"entity": "customer", "action": "delete", "path": {"customer_id": id}}))
+    };
+    check(delete("abc"), "bad_id");
+    let mut bench = Bench::new(FakeStore::scripted(vec![done("")]));
+    bench.accept(delete("17"));
+    bench.run();
+    assert_eq!(bench.store.sent(), ["DELETE /v3/customers?id:in=17"]);
+}
+
+#[test]
+fn poison_does_not_wait_for_its_key() {
+    let mut bench = Bench::new(FakeStore::scripted(vec![done("{}")]));
+    bench.accept(command(1, &update()));
+    bench.accept(record(2, Some("k"), Some(b"poison")));
+    assert_eq!(bench.settled[0].positions[0].offset, 2);
+    bench.run();
+    assert_eq!(bench.settled[1].positions[0].offset, 1);
+}
+
+#[test]
+fn a_mapped_topic_gives_what_its_records_leave_out() {
+    let mapped = |mapping: Arc<Mapping>, store: &Arc<FakeStore>| {
+        let fixed = Fixed { entity: "inventory_adjustment".into(), action: "absolute".into() };
+        let route = Route { fixed: Some(fixed), mapping: Some(mapping), ..route(store) };
+        let mut bench = Bench::new(store.clone());
+        bench.path = outgoing(vec![route], &bench.log);
+        bench.accept(record(1, None, Some(b"not json at all")));
+        bench.run();
+        bench
+    };
+    let store = FakeStore::scripted(vec![done("{}")]);
+    let bench = mapped(Arc::new(|_| Ok(json!({"payload": {"items": [{"sku": "a"}]}}))), &store);
+    assert_eq!(result(&bench.settled[0])["outcome"], "applied");
+    assert_eq!(store.sent(), [r#"PUT /v3/inventory/adjustments/absolute {"items":[{"sku":"a"}]}"#]);
+    for (mapping, reason) in [
+        (Arc::new(|_: &InRecord| Err("it failed".to_owned())) as Arc<Mapping>, "transform_failed"),
+        (Arc::new(|_: &InRecord| Ok(json!(null))), "transform_failed"),
+        (Arc::new(|_: &InRecord| Ok(json!({"entity": "order"}))), "bad_field"),
+    ] {
+        let bench = mapped(mapping, &silent());
+        assert_eq!(result(&bench.settled[0])["reason"], reason);
+        let letter = of_topic(&bench.settled[0], DLQ)[0];
+        assert_eq!(header_of(letter, "__connect.errors.stage").unwrap(), "TRANSFORMATION");
+        assert_eq!(letter.value.as_deref(), Some(&b"not json at all"[..]));
+    }
+}

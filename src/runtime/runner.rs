@@ -1,0 +1,457 @@
+//! The loop that drives a stage: consume, start jobs, collect what they bring, commit.
+//!
+//! It holds the rules of exactly-once and knows nothing of what a record means:
+//! - records and the offsets that they settle go into one transaction, with the group's proof of membership;
+//! - one transaction at a time, in the order of settlement, and no network but Kafka inside it;
+//! - after a transaction whose outcome is unknown, the committed offsets are asked, and only they are believed;
+//! - when partitions are taken away, everything in memory is dropped, and what is still running counts for nothing.
+//!
+//! Bounded: open records and their bytes, records in one transaction, retries of one transaction. At a bound
+//! the consumer pauses and keeps its membership. It ends with an error when Kafka cannot be used at all.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use super::ports::{Consume, Consumed, NotCommitted, Produce, Recall, Settled, Stage};
+use crate::engine::checkpoint::{Checkpoint, Opened};
+use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
+
+/// Records open at once. Hints are small and a thousand of them cost one read, so more buys nothing; with a
+/// payload limit of 1 MiB the byte bound below holds first.
+const MAX_OPEN: usize = 60_000;
+/// Bytes of open records: an eighth of the memory that the bridge promises to stay below (512 MiB).
+const MAX_OPEN_BYTES: usize = 64 << 20;
+/// Records of one transaction: enough to make its two round trips cheap, few enough to finish far inside the
+/// transaction timeout.
+const MAX_TRANSACTION_RECORDS: usize = 2_000;
+/// Records taken from the consumer between two looks at the jobs.
+const MAX_TAKEN: usize = 1_000;
+/// Tries of one transaction before the process gives up and lets its supervisor start it anew.
+const MAX_COMMIT_TRIES: u32 = 20;
+/// How long a fenced member waits to be assigned anew: several session timeouts.
+const MAX_FENCED: Duration = Duration::from_secs(60);
+/// Pause between two tries of a transaction.
+const COMMIT_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why the loop ended on its own.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The consumer cannot go on.
+    #[error("the consumer of {0} failed")]
+    Consume(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The producer cannot go on.
+    #[error("the producer of {0} failed")]
+    Produce(&'static str, #[source] NotCommitted),
+    /// The ledger could not be read.
+    #[error("the ledger of {0} could not be read")]
+    Recall(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What the loop tells the outside, for metrics and readiness.
+pub trait Watch: Send {
+    /// Partitions were assigned (their number), or none are any more.
+    fn assigned(&mut self, partitions: usize);
+    /// Records are open.
+    fn open(&mut self, records: usize);
+    /// A transaction ended.
+    fn transaction(&mut self, committed: bool, records: usize, took: Duration);
+}
+
+/// A transaction on its way, together with the producer that it occupies.
+type Committing<P> = Pin<Box<dyn Future<Output = (P, Batch, Ended)> + Send>>;
+
+/// What one transaction holds.
+#[derive(Clone)]
+struct Batch {
+    records: Vec<OutRecord>,
+    positions: Vec<Position>,
+    offsets: Vec<OffsetCommit>,
+    tries: u32,
+}
+
+/// The loop. See the module's text.
+pub struct Runner<C: Consume, P, R, S: Stage, W> {
+    name: &'static str,
+    consumer: C,
+    /// None while a transaction occupies it.
+    producer: Option<P>,
+    recall: R,
+    stage: S,
+    watch: W,
+    jobs: JoinSet<S::Done>,
+    checkpoints: BTreeMap<Partition, Checkpoint>,
+    /// Every open record and its size in bytes.
+    open: BTreeMap<Position, usize>,
+    open_bytes: usize,
+    /// Records that were consumed and do not fit yet.
+    stash: VecDeque<InRecord>,
+    /// A change of membership that was met among records.
+    held: Option<Consumed>,
+    settled: VecDeque<Settled>,
+    /// A transaction that must be tried again before any other.
+    again: Option<Batch>,
+    paused: bool,
+    /// Since when the membership is known to be over without a new one.
+    fenced: Option<Instant>,
+}
+
+impl<C, P, R, S, W> Runner<C, P, R, S, W>
+where
+    C: Consume,
+    P: Produce<C::Group> + 'static,
+    R: Recall,
+    S: Stage,
+    W: Watch,
+{
+    /// A loop over the given parts. `name` stands in logs and errors.
+    pub fn new(name: &'static str, ends: (C, P, R), stage: S, watch: W) -> Self {
+        let (consumer, producer, recall) = ends;
+        Self {
+            name,
+            consumer,
+            producer: Some(producer),
+            recall,
+            stage,
+            watch,
+            jobs: JoinSet::new(),
+            checkpoints: BTreeMap::new(),
+            open: BTreeMap::new(),
+            open_bytes: 0,
+            stash: VecDeque::new(),
+            held: None,
+            settled: VecDeque::new(),
+            again: None,
+            paused: false,
+            fenced: None,
+        }
+    }
+
+    /// Runs until `drain` is done; then takes no more, waits up to `grace` for what is running, commits it, and
+    /// returns.
+    ///
+    /// # Errors
+    /// Kafka cannot be used at all; the caller should let the process end.
+    pub async fn run(
+        mut self,
+        drain: impl Future<Output = ()> + Send,
+        grace: Duration,
+    ) -> Result<(), RunnerError> {
+        let mut drain = Box::pin(drain.fuse());
+        let mut committing: Option<Committing<P>> = None;
+        let mut stop_at: Option<Instant> = None;
+        loop {
+            self.step(stop_at.is_some(), &mut committing)?;
+            if stop_at.is_some_and(|at| Instant::now() >= at || (committing.is_none() && self.is_quiet())) {
+                return Ok(());
+            }
+            let wake =
+                [self.stage.wake_at().filter(|_| stop_at.is_none()), stop_at].into_iter().flatten().min();
+            tokio::select! {
+                (producer, batch, result) = wait(&mut committing) => {
+                    committing = None;
+                    self.producer = Some(producer);
+                    self.ended(batch, result).await?;
+                }
+                Some(done) = self.jobs.join_next() => self.collect(done),
+                event = next_event(&mut self.held, &mut self.consumer) => match event {
+                    Ok(Consumed::Record(record)) => self.take_records(record)?,
+                    Ok(membership) => {
+                        // The running transaction must have ended before anybody asks what is committed.
+                        if let Some(running) = committing.take() {
+                            self.producer = Some(running.await.0);
+                        }
+                        self.membership(membership).await?;
+                    }
+                    Err(error) => return Err(RunnerError::Consume(self.name, Box::new(error))),
+                },
+                () = sleep_until(wake) => {}
+                () = &mut drain, if stop_at.is_none() => {
+                    info!(runner = self.name, open = self.open.len(), "draining: no more records are taken");
+                    stop_at = Some(Instant::now() + grace);
+                }
+            }
+        }
+    }
+
+    /// Everything that can be done without waiting.
+    fn step(&mut self, draining: bool, committing: &mut Option<Committing<P>>) -> Result<(), RunnerError> {
+        if draining {
+            self.stash.clear();
+        } else {
+            self.take_stash();
+            for job in self.stage.start(Instant::now()) {
+                self.jobs.spawn(job);
+            }
+        }
+        if committing.is_none() {
+            *committing = self.begin();
+        }
+        self.watch.open(self.open.len());
+        if self.fenced.is_some_and(|since| since.elapsed() > MAX_FENCED) {
+            let why = NotCommitted::Fenced("no new assignment followed within a minute".into());
+            return Err(RunnerError::Produce(self.name, why));
+        }
+        let pause = draining || self.is_full();
+        if pause != self.paused {
+            debug!(runner = self.name, pause, open = self.open.len(), "the flow of records changes");
+            self.consumer.pause(pause).map_err(|e| RunnerError::Consume(self.name, Box::new(e)))?;
+            self.paused = pause;
+        }
+        Ok(())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.jobs.is_empty() && self.settled.is_empty() && self.again.is_none()
+    }
+
+    fn is_full(&self) -> bool {
+        !self.stash.is_empty() || self.open.len() >= MAX_OPEN || self.open_bytes >= MAX_OPEN_BYTES
+    }
+
+    /// Takes a record and those that wait right behind it.
+    fn take_records(&mut self, first: InRecord) -> Result<(), RunnerError> {
+        self.stash.push_back(first);
+        for _ in 1..MAX_TAKEN {
+            self.take_stash();
+            if self.is_full() {
+                break;
+            }
+            match self.consumer.next().now_or_never() {
+                None => break,
+                Some(Ok(Consumed::Record(record))) => self.stash.push_back(record),
+                Some(Ok(membership)) => {
+                    self.held = Some(membership);
+                    break;
+                }
+                Some(Err(error)) => return Err(RunnerError::Consume(self.name, Box::new(error))),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_stash(&mut self) {
+        while let Some(record) = self.stash.pop_front() {
+            // Without a checkpoint it is of an assignment that is over.
+            let Some(checkpoint) = self.checkpoints.get_mut(&record.position.partition) else { continue };
+            match checkpoint.open(record.position.offset) {
+                Opened::Settled => {}
+                Opened::Full => {
+                    self.stash.push_front(record);
+                    return;
+                }
+                Opened::New => {
+                    let size = size_of(&record);
+                    self.open_bytes += size;
+                    self.open.insert(record.position.clone(), size);
+                    let settled = self.stage.accept(record, Instant::now());
+                    self.settled.extend(settled);
+                }
+            }
+        }
+    }
+
+    fn collect(&mut self, done: Result<S::Done, tokio::task::JoinError>) {
+        match done {
+            Ok(done) => self.settled.extend(self.stage.finish(done, Instant::now())),
+            // The records of a lost job would stay open for ever: let the process end instead.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => warn!(runner = self.name, %error, "a job was cancelled"),
+            },
+        }
+    }
+
+    /// Begins a transaction with what is settled, if the producer is free.
+    fn begin(&mut self) -> Option<Committing<P>> {
+        if self.again.is_none() && self.settled.is_empty() {
+            return None;
+        }
+        let group = self.consumer.group()?;
+        let producer = self.producer.take()?;
+        let batch = self.again.take().unwrap_or_else(|| self.gather());
+        Some(Box::pin(commit(producer, batch, group)))
+    }
+
+    fn gather(&mut self) -> Batch {
+        let mut batch = Batch { records: Vec::new(), positions: Vec::new(), offsets: Vec::new(), tries: 0 };
+        while let Some(settled) = self.settled.pop_front() {
+            batch.records.extend(settled.records);
+            batch.positions.extend(settled.positions);
+            if batch.records.len() >= MAX_TRANSACTION_RECORDS {
+                break;
+            }
+        }
+        let mut touched: Vec<&Partition> = batch.positions.iter().map(|p| &p.partition).collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for position in &batch.positions {
+            if let Some(checkpoint) = self.checkpoints.get_mut(&position.partition) {
+                checkpoint.settle(position.offset);
+            }
+        }
+        batch.offsets = touched
+            .into_iter()
+            .filter_map(|partition| {
+                let (next, metadata) = self.checkpoints.get(partition)?.commit()?;
+                Some(OffsetCommit { partition: partition.clone(), next, metadata })
+            })
+            .collect();
+        batch
+    }
+
+    /// Draws the consequence of a transaction's end.
+    async fn ended(&mut self, mut batch: Batch, result: Ended) -> Result<(), RunnerError> {
+        let (took, result) = result;
+        let error = match result {
+            Ok(()) => {
+                self.close(&batch, took);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        self.watch.transaction(false, batch.records.len(), took);
+        warn!(runner = self.name, %error, records = batch.records.len(), "a transaction did not commit");
+        match error {
+            NotCommitted::Fatal(_) => return Err(RunnerError::Produce(self.name, error)),
+            NotCommitted::Fenced(_) => {
+                self.forget();
+                self.fenced = Some(Instant::now());
+                return Ok(());
+            }
+            NotCommitted::Unknown(_) if self.counts(&batch).await? => {
+                self.close(&batch, took);
+                return Ok(());
+            }
+            NotCommitted::Aborted(_) | NotCommitted::Refused(_) | NotCommitted::Unknown(_) => {}
+        }
+        batch.tries += 1;
+        if batch.tries >= MAX_COMMIT_TRIES {
+            return Err(RunnerError::Produce(self.name, error));
+        }
+        self.again = Some(batch);
+        Ok(())
+    }
+
+    fn close(&mut self, batch: &Batch, took: Duration) {
+        for position in &batch.positions {
+            self.open_bytes -= self.open.remove(position).unwrap_or(0);
+        }
+        self.watch.transaction(true, batch.records.len(), took);
+    }
+
+    /// Whether the broker's committed offsets say that a transaction counted.
+    async fn counts(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
+        let committed = self.committed().await?;
+        Ok(batch.positions.iter().all(|position| {
+            committed.iter().any(|a| {
+                a.partition == position.partition
+                    && a.committed.is_some_and(|next| Checkpoint::covers(next, &a.metadata, position.offset))
+            })
+        }))
+    }
+
+    async fn committed(&mut self) -> Result<Vec<Assignment>, RunnerError> {
+        self.consumer.committed().await.map_err(|e| RunnerError::Consume(self.name, Box::new(e)))
+    }
+
+    async fn membership(&mut self, event: Consumed) -> Result<(), RunnerError> {
+        self.forget();
+        self.watch.assigned(0);
+        let Consumed::Assigned(partitions) = event else { return Ok(()) };
+        let Some(owner) = partitions.iter().map(|a| &a.partition).min() else { return Ok(()) };
+        self.identify(owner).await?;
+        // Asked again: only now is it certain that no earlier transaction of this identity is still open.
+        for assignment in self.committed().await? {
+            let partition = assignment.partition;
+            let ledger = self
+                .recall
+                .recall(&partition)
+                .await
+                .map_err(|e| RunnerError::Recall(self.name, Box::new(e)))?;
+            self.stage.restore(&partition, ledger);
+            self.checkpoints
+                .insert(partition, Checkpoint::resume(assignment.committed, &assignment.metadata));
+        }
+        info!(runner = self.name, partitions = self.checkpoints.len(), "partitions were assigned");
+        self.fenced = None;
+        self.watch.assigned(self.checkpoints.len());
+        Ok(())
+    }
+
+    async fn identify(&mut self, owner: &Partition) -> Result<(), RunnerError> {
+        let producer = self.producer.as_mut().expect("no transaction runs while the membership changes");
+        let mut tries = 0;
+        loop {
+            match producer.identify(owner).await {
+                Ok(()) => return Ok(()),
+                Err(error) if tries >= MAX_COMMIT_TRIES || matches!(error, NotCommitted::Fatal(_)) => {
+                    return Err(RunnerError::Produce(self.name, error));
+                }
+                Err(error) => warn!(runner = self.name, %error, "the producer is not ready yet"),
+            }
+            tries += 1;
+            tokio::time::sleep(COMMIT_PAUSE).await;
+        }
+    }
+
+    /// Drops everything of an assignment that is over. Jobs run on, since a write cannot be called back; what
+    /// they bring is dropped with the set that they belonged to.
+    fn forget(&mut self) {
+        let mut old = std::mem::take(&mut self.jobs);
+        old.detach_all();
+        self.stage.reset();
+        self.checkpoints.clear();
+        self.open.clear();
+        self.open_bytes = 0;
+        self.stash.clear();
+        self.settled.clear();
+        self.again = None;
+        self.paused = false;
+    }
+}
+
+type Ended = (Duration, Result<(), NotCommitted>);
+
+async fn commit<P: Produce<G>, G>(mut producer: P, batch: Batch, group: G) -> (P, Batch, Ended) {
+    if batch.tries > 0 {
+        tokio::time::sleep(COMMIT_PAUSE).await;
+    }
+    let begun = Instant::now();
+    let result = producer.commit(batch.records.clone(), batch.offsets.clone(), group).await;
+    (producer, batch, (begun.elapsed(), result))
+}
+
+/// The end of the running transaction; never, if there is none.
+async fn wait<P>(committing: &mut Option<Committing<P>>) -> (P, Batch, Ended) {
+    match committing {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_event<C: Consume>(held: &mut Option<Consumed>, consumer: &mut C) -> Result<Consumed, C::Error> {
+    match held.take() {
+        Some(event) => Ok(event),
+        None => consumer.next().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn size_of(record: &InRecord) -> usize {
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    record.key.as_ref().map_or(0, bytes::Bytes::len)
+        + record.value.as_ref().map_or(0, bytes::Bytes::len)
+        + headers
+}

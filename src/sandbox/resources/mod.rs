@@ -1,0 +1,212 @@
+//! The API's operations: which handler serves which method and path.
+//!
+//! Rows of the catalogue get the generic handlers; what a row cannot say is a function named in the table below. A
+//! handler runs to its end while the state is locked and does no I/O.
+
+pub(crate) mod carts;
+pub(crate) mod consignments;
+pub(crate) mod customers;
+pub(crate) mod generic;
+pub(crate) mod hooks;
+pub(crate) mod inventory;
+pub(crate) mod orders;
+pub(crate) mod products;
+pub(crate) mod shipments;
+pub(crate) mod store_info;
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use super::blocklist::Blocked;
+use super::query::Query;
+use super::reply::Reply;
+use super::specs::{self, Spec};
+use super::state::State;
+use super::store::Key;
+
+/// A request on its way through a handler.
+pub(crate) struct Call<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) query: &'a Query,
+    pub(crate) body: &'a Value,
+    /// The path parameters in order.
+    pub(crate) params: Vec<String>,
+    /// Destinations blocked now, for the hooks' admin page.
+    pub(crate) blocked: &'a [Blocked],
+    /// The call deleted, or would have deleted, a whole collection.
+    pub(crate) forbidden: bool,
+}
+
+impl Call<'_> {
+    /// The path parameter at `index` as an id.
+    pub(crate) fn key(&self, index: usize) -> Key {
+        self.params.get(index).map_or(Key::Int(0), |text| Key::parse(text))
+    }
+}
+
+/// The answer, or the refusal; both go out the same way.
+pub(crate) type Answer = Result<Reply, Reply>;
+
+/// What serves a route.
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    Special(fn(&mut Call<'_>) -> Answer),
+    Generic(generic::Verb, &'static Spec),
+}
+
+/// Method and path pattern, with what serves them.
+pub(crate) struct Route {
+    pub(crate) method: &'static str,
+    pub(crate) pattern: &'static str,
+    pub(crate) handler: Handler,
+}
+
+type Special = (&'static str, &'static str, fn(&mut Call<'_>) -> Answer);
+
+const SPECIAL: &[Special] = &[
+    ("GET", "/v3/catalog/variants", products::list_variants),
+    ("PUT", "/v3/catalog/variants", products::upsert_variants),
+    ("GET", "/v3/catalog/categories", products::list_legacy_categories),
+    ("GET", "/v3/catalog/categories/{category_id}", products::get_legacy_category),
+    ("DELETE", "/v3/catalog/categories", products::delete_legacy_categories),
+    ("GET", "/v3/catalog/trees", products::list_trees),
+    ("POST", "/v3/customers", customers::create),
+    ("POST", "/v3/customers/addresses", customers::create_addresses),
+    ("DELETE", "/v2/customers", customers::delete_all),
+    ("GET", "/v2/orders", orders::list),
+    ("POST", "/v2/orders", orders::create),
+    ("DELETE", "/v2/orders", orders::archive_all),
+    ("GET", "/v2/orders/count", orders::count),
+    ("GET", "/v2/orders/{order_id}", orders::get),
+    ("PUT", "/v2/orders/{order_id}", orders::update),
+    ("DELETE", "/v2/orders/{order_id}", orders::archive),
+    ("GET", "/v2/orders/{order_id}/products", orders::list_products),
+    ("GET", "/v2/orders/{order_id}/products/{product_id}", orders::get_product),
+    ("GET", "/v2/orders/{order_id}/shipping_addresses", orders::list_addresses),
+    ("GET", "/v2/orders/{order_id}/shipping_addresses/{id}", orders::get_address),
+    ("GET", "/v2/orders/{order_id}/coupons", orders::list_coupons),
+    ("GET", "/v2/orders/{order_id}/consignments", consignments::get_consignments),
+    ("GET", "/v2/order_statuses", consignments::list_statuses),
+    ("GET", "/v2/order_statuses/{status_id}", consignments::get_status),
+    ("GET", "/v2/orders/{order_id}/shipments", shipments::list),
+    ("POST", "/v2/orders/{order_id}/shipments", shipments::create),
+    ("DELETE", "/v2/orders/{order_id}/shipments", shipments::delete_all),
+    ("GET", "/v2/orders/{order_id}/shipments/count", shipments::count),
+    ("GET", "/v2/orders/{order_id}/shipments/{shipment_id}", shipments::get),
+    ("PUT", "/v2/orders/{order_id}/shipments/{shipment_id}", shipments::update),
+    ("DELETE", "/v2/orders/{order_id}/shipments/{shipment_id}", shipments::delete),
+    ("POST", "/v3/carts", carts::create),
+    ("GET", "/v3/carts/{cart_id}", carts::get),
+    ("PUT", "/v3/carts/{cart_id}", carts::update),
+    ("DELETE", "/v3/carts/{cart_id}", carts::delete),
+    ("POST", "/v3/carts/{cart_id}/items", carts::add_items),
+    ("PUT", "/v3/carts/{cart_id}/items/{item_id}", carts::update_item),
+    ("DELETE", "/v3/carts/{cart_id}/items/{item_id}", carts::delete_item),
+    ("GET", "/v3/inventory/items", inventory::list),
+    ("GET", "/v3/inventory/locations/{location_id}/items", inventory::list_at),
+    ("PUT", "/v3/inventory/adjustments/absolute", inventory::adjust_absolute),
+    ("POST", "/v3/inventory/adjustments/relative", inventory::adjust_relative),
+    ("GET", "/v3/hooks", hooks::list),
+    ("POST", "/v3/hooks", hooks::create),
+    ("GET", "/v3/hooks/admin", hooks::admin),
+    ("PUT", "/v3/hooks/admin", hooks::set_emails),
+    ("GET", "/v3/hooks/{webhook_id}", hooks::get),
+    ("PUT", "/v3/hooks/{webhook_id}", hooks::update),
+    ("DELETE", "/v3/hooks/{webhook_id}", hooks::delete),
+    ("GET", "/v2/time", store_info::time),
+    ("GET", "/v2/store", store_info::store),
+];
+
+static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
+    let special = SPECIAL.iter().map(|(method, pattern, run)| Route {
+        method,
+        pattern,
+        handler: Handler::Special(*run),
+    });
+    let generic = specs::all().iter().flat_map(|spec| {
+        generic::verbs(spec).into_iter().map(move |(method, pattern, verb)| Route {
+            method,
+            pattern,
+            handler: Handler::Generic(verb, spec),
+        })
+    });
+    special.chain(generic).collect()
+});
+
+/// What a path leads to.
+pub(crate) enum Found {
+    Route(&'static Route, Vec<String>),
+    /// The path exists, the method does not.
+    WrongMethod,
+    Nothing,
+}
+
+/// Finds the route for a method and a path. A literal segment wins over a parameter, as does an earlier row.
+pub(crate) fn find(method: &str, path: &str) -> Found {
+    let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+    let mut found: Option<(usize, &'static Route, Vec<String>)> = None;
+    let mut known_path = false;
+    for route in ROUTES.iter() {
+        let Some(params) = fit(route.pattern, &parts) else { continue };
+        let better = found.as_ref().is_none_or(|(fewest, _, _)| params.len() < *fewest);
+        known_path = true;
+        if route.method == method && better {
+            found = Some((params.len(), route, params));
+        }
+    }
+    match found {
+        Some((_, route, params)) => Found::Route(route, params),
+        None if known_path => Found::WrongMethod,
+        None => Found::Nothing,
+    }
+}
+
+fn fit(pattern: &str, parts: &[&str]) -> Option<Vec<String>> {
+    let mut params = Vec::new();
+    let mut count = 0;
+    for (index, segment) in pattern.split('/').enumerate() {
+        count += 1;
+        let part = *parts.get(index)?;
+        if segment.starts_with('{') {
+            if part.is_empty() {
+                return None;
+            }
+            params.push(percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned());
+        } else if segment != part {
+            return None;
+        }
+    }
+    (count == parts.len()).then_some(params)
+}
+
+/// Runs a route's handler.
+pub(crate) fn run(route: &Route, call: &mut Call<'_>) -> Reply {
+    let answer = match route.handler {
+        Handler::Special(run) => run(call),
+        Handler::Generic(verb, spec) => generic::run(verb, spec, call),
+    };
+    answer.unwrap_or_else(|refusal| refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(method: &str, path: &str) -> Option<&'static str> {
+        match find(method, path) {
+            Found::Route(route, _) => Some(route.pattern),
+            Found::WrongMethod | Found::Nothing => None,
+        }
+    }
+
+    #[test]
+    fn a_literal_segment_wins_over_a_parameter() {
+        assert_eq!(pattern("GET", "/v2/orders/count"), Some("/v2/orders/count"));
+        assert_eq!(pattern("GET", "/v2/orders/17"), Some("/v2/orders/{order_id}"));
+        assert_eq!(pattern("GET", "/v3/hooks/admin"), Some("/v3/hooks/admin"));
+        assert_eq!(pattern("DELETE", "/v2/orders/"), Some("/v2/orders"));
+        assert!(matches!(find("PATCH", "/v2/orders"), Found::WrongMethod));
+        assert!(matches!(find("GET", "/v3/nothing"), Found::Nothing));
+    }
+}

@@ -1,0 +1,249 @@
+//! The rows that describe each simulated resource, read once from the TOML files under `data/`.
+//!
+//! A row says where a resource lives, what a read shows (the template: every field with its default), what a write must
+//! carry, which filters a list knows and which callbacks a change fires. A resource that needs nothing else is a row
+//! and no code. The files are part of the program: a broken row is a bug that `every_row_parses` finds.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// How a resource is created: one object or an array of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Style {
+    Single,
+    Array,
+}
+
+/// The shape of `date_created`/`date_modified` and who keeps them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Dates {
+    #[default]
+    None,
+    /// `date_created` and `date_modified`, ISO 8601 with `+00:00`.
+    Iso,
+    /// Only `date_modified`, ISO 8601.
+    IsoModified,
+    /// `created_at` and `updated_at`, ISO 8601.
+    IsoAt,
+    /// `created_time` and `updated_time`, ISO 8601.
+    Cart,
+    /// `date_created` and `date_modified`, RFC 2822 (the V2 API).
+    Rfc2822,
+    /// Only `date_created`, RFC 2822.
+    Rfc2822Created,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Create {
+    pub(crate) style: Style,
+    pub(crate) status: u16,
+    /// Most objects in one call; 413 above.
+    #[serde(default = "one")]
+    pub(crate) max: usize,
+    #[serde(default)]
+    pub(crate) envelope: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BatchUpdate {
+    pub(crate) max: usize,
+    /// `meta`: the answer carries counts instead of the rows.
+    #[serde(default)]
+    pub(crate) reply: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Single {
+    #[serde(default = "ok")]
+    pub(crate) status: u16,
+}
+
+/// A DELETE on the collection.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeleteBy {
+    /// The filters that select what goes.
+    pub(crate) keys: Vec<String>,
+    #[serde(default = "no_content")]
+    pub(crate) status: u16,
+    /// What a call without any of `keys` answers.
+    pub(crate) without_filter: u16,
+    /// Whether a call without a filter deletes everything (and is counted as forbidden).
+    #[serde(default)]
+    pub(crate) collection: bool,
+    #[serde(default = "many")]
+    pub(crate) max: usize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parent {
+    pub(crate) entity: String,
+    pub(crate) field: String,
+    /// The read does not show the parent's id.
+    #[serde(default)]
+    pub(crate) hidden: bool,
+    /// The parent's id comes with the body, not with the path.
+    #[serde(default)]
+    pub(crate) in_body: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Unique {
+    pub(crate) field: String,
+    pub(crate) status: u16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Choice {
+    pub(crate) field: String,
+    pub(crate) values: Vec<String>,
+}
+
+/// One resource.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) collection: Option<String>,
+    #[serde(default)]
+    pub(crate) item: Option<String>,
+    #[serde(default = "id")]
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) parent: Option<Parent>,
+    pub(crate) limit: usize,
+    #[serde(default = "first")]
+    pub(crate) first_id: u64,
+    #[serde(default)]
+    pub(crate) text_id: bool,
+    #[serde(default)]
+    pub(crate) empty_is_204: bool,
+    #[serde(default)]
+    pub(crate) cursor: bool,
+    #[serde(default = "yes")]
+    pub(crate) touches_parent: bool,
+    #[serde(default)]
+    pub(crate) create: Option<Create>,
+    #[serde(default)]
+    pub(crate) update: Option<Single>,
+    #[serde(default)]
+    pub(crate) batch_update: Option<BatchUpdate>,
+    #[serde(default)]
+    pub(crate) delete: Option<Single>,
+    #[serde(default)]
+    pub(crate) delete_by: Option<DeleteBy>,
+    #[serde(default)]
+    pub(crate) required: Vec<String>,
+    #[serde(default)]
+    pub(crate) unique: Vec<Unique>,
+    #[serde(default)]
+    pub(crate) enums: Vec<Choice>,
+    #[serde(default)]
+    pub(crate) indexes: Vec<String>,
+    #[serde(default)]
+    pub(crate) readonly: Vec<String>,
+    #[serde(default)]
+    pub(crate) filters: Vec<String>,
+    #[serde(default)]
+    pub(crate) dates: Dates,
+    #[serde(default)]
+    pub(crate) scope: Option<String>,
+    /// A field that gets a fresh UUID.
+    #[serde(default)]
+    pub(crate) uuid: Option<String>,
+    /// An array of objects inside the row that get ids of their own.
+    #[serde(default)]
+    pub(crate) numbers_children: Option<String>,
+    #[serde(deserialize_with = "json_object")]
+    pub(crate) template: Map<String, Value>,
+}
+
+fn one() -> usize {
+    1
+}
+fn ok() -> u16 {
+    200
+}
+fn no_content() -> u16 {
+    204
+}
+fn many() -> usize {
+    250
+}
+fn id() -> String {
+    "id".to_owned()
+}
+fn first() -> u64 {
+    1
+}
+fn yes() -> bool {
+    true
+}
+
+fn json_object<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Map<String, Value>, D::Error> {
+    let text = String::deserialize(from)?;
+    serde_json::from_str(&text).map_err(serde::de::Error::custom)
+}
+
+#[derive(Deserialize)]
+struct File {
+    entity: Vec<Spec>,
+}
+
+const FILES: [&str; 3] =
+    [include_str!("data/catalog.toml"), include_str!("data/customers.toml"), include_str!("data/sales.toml")];
+
+static SPECS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
+    FILES
+        .iter()
+        .flat_map(|text| {
+            toml::from_str::<File>(text)
+                .expect("the rows are part of the program, and a test parses them")
+                .entity
+        })
+        .collect()
+});
+
+/// Every row.
+pub(crate) fn all() -> &'static [Spec] {
+    &SPECS
+}
+
+/// The row called `name`.
+pub(crate) fn find(name: &str) -> Option<&'static Spec> {
+    SPECS.iter().find(|spec| spec.name == name)
+}
+
+/// The row called `name`, where the name is written in this program.
+pub(crate) fn known(name: &'static str) -> &'static Spec {
+    find(name).expect("the name is a literal of this module, and the rows are part of the program")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_parses_and_its_lists_name_fields_of_its_template() {
+        assert!(all().len() > 10);
+        for spec in all() {
+            assert!(spec.template.contains_key(&spec.id), "{}: id field", spec.name);
+            for field in spec.required.iter().chain(&spec.readonly).chain(&spec.indexes) {
+                let hidden =
+                    spec.parent.as_ref().is_some_and(|parent| parent.hidden && parent.field == *field);
+                assert!(hidden || spec.template.contains_key(field), "{}: {field}", spec.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The store's true state and the only ways to change it.
+//!
+//! Every change, whether it comes by the API, by the control API or from a simulated shopper, goes through `insert`,
+//! `change`, `delete` or `set_stock`: these number rows, stamp dates, keep dependent rows in step and put events into
+//! the outbox. Nothing here knows HTTP.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::{Map, Value, json};
+
+use super::clock;
+use super::events::{self, Event, Op, StockCause, StockChange};
+use super::hooks::Hooks;
+use super::specs::{self, Dates, Spec};
+use super::store::{Key, Row, Table, field};
+
+/// The location that every store has.
+pub(crate) const MAIN_LOCATION: u64 = 1;
+
+/// The store: its rows, its hooks, and the events not yet handed to the hooks.
+pub(crate) struct State {
+    tables: HashMap<&'static str, Table>,
+    pub(crate) hooks: Hooks,
+    pub(crate) outbox: Vec<Event>,
+    pub(crate) rng: StdRng,
+    /// `http://host:port/stores/{hash}`, for links in answers.
+    pub(crate) api_url: String,
+    pub(crate) store_hash: String,
+    /// How far reads lag behind.
+    pub(crate) lag: Duration,
+}
+
+impl State {
+    pub(crate) fn new(seed: u64, hooks: Hooks, api_url: String, store_hash: String) -> State {
+        let tables = specs::all().iter().map(|spec| (spec.name.as_str(), Table::new(spec))).collect();
+        let rng = StdRng::seed_from_u64(seed);
+        State { tables, hooks, outbox: Vec::new(), rng, api_url, store_hash, lag: Duration::ZERO }
+    }
+
+    /// The rows of `spec`.
+    pub(crate) fn table(&self, spec: &Spec) -> &Table {
+        self.tables.get(spec.name.as_str()).expect("every row of the catalogue has a table")
+    }
+
+    fn table_mut(&mut self, spec: &Spec) -> &mut Table {
+        self.tables.get_mut(spec.name.as_str()).expect("every row of the catalogue has a table")
+    }
+
+    /// The rows of the resource called `name`.
+    pub(crate) fn of(&self, name: &'static str) -> &Table {
+        self.table(specs::known(name))
+    }
+
+    /// How far reads lag from now on.
+    pub(crate) fn set_lag(&mut self, lag: Duration) {
+        self.lag = lag;
+        self.tables.values_mut().for_each(|table| table.keep_past(!lag.is_zero()));
+    }
+
+    /// A random UUID, repeatable by the seed.
+    pub(crate) fn uuid(&mut self) -> String {
+        uuid::Builder::from_random_bytes(self.rng.random()).into_uuid().to_string()
+    }
+
+    /// Adds a row and fires what its creation fires. Returns its id.
+    pub(crate) fn insert(&mut self, spec: &'static Spec, mut row: Map<String, Value>) -> Key {
+        let key = match row.get(&spec.id).and_then(Key::from_json) {
+            Some(key) => key,
+            None if spec.text_id => Key::Text(self.uuid()),
+            None => Key::Int(self.table_mut(spec).fresh()),
+        };
+        row.insert(spec.id.clone(), key.json());
+        if let Some(name) = &spec.uuid {
+            row.insert(name.clone(), Value::from(self.uuid()));
+        }
+        self.number_children(spec, &mut row);
+        stamp(spec, &mut row, true);
+        self.table_mut(spec).put(key.clone(), row);
+        self.announce(spec, Op::Created, &key);
+        key
+    }
+
+    /// Merges `patch` into a row and fires what its change fires. False when there is no such row.
+    pub(crate) fn change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
+        if !self.quiet_change(spec, key, patch) {
+            return false;
+        }
+        self.announce(spec, Op::Updated, key);
+        true
+    }
+
+    /// Merges `patch` into a row and stamps it, without an event.
+    pub(crate) fn quiet_change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
+        let Some(old) = self.table(spec).get(key) else { return false };
+        let mut row = Map::clone(old);
+        for (name, value) in patch {
+            if name == spec.id {
+                continue;
+            }
+            if value.is_null() {
+                row.remove(&name);
+            } else {
+                row.insert(name, value);
+            }
+        }
+        self.number_children(spec, &mut row);
+        stamp(spec, &mut row, false);
+        self.table_mut(spec).put(key.clone(), row);
+        true
+    }
+
+    /// Deletes a row with everything below it. False when there is no such row.
+    pub(crate) fn delete(&mut self, spec: &'static Spec, key: &Key) -> bool {
+        if self.table(spec).get(key).is_none() {
+            return false;
+        }
+        for child in specs::all() {
+            if child.parent.as_ref().is_some_and(|parent| parent.entity == spec.name) {
+                let field = child.parent.as_ref().map_or("", |parent| parent.field.as_str());
+                for id in self.table(child).find(field, &key.to_string()) {
+                    if child.scope.is_some() || child.name == "variant" {
+                        self.announce(child, Op::Deleted, &id);
+                    }
+                    self.table_mut(child).remove(&id);
+                }
+            }
+        }
+        self.announce(spec, Op::Deleted, key);
+        self.table_mut(spec).remove(key)
+    }
+
+    fn number_children(&mut self, spec: &'static Spec, row: &mut Map<String, Value>) {
+        let Some(name) = &spec.numbers_children else { return };
+        let Some(Value::Array(children)) = row.get_mut(name) else { return };
+        let count = children.len();
+        for child in children.iter_mut().filter(|child| child.get("id").is_none()) {
+            child["id"] =
+                Value::from(self.tables.get_mut(spec.name.as_str()).map_or(count as u64, Table::fresh));
+        }
+    }
+
+    /// Puts the events of a change into the outbox, and stamps the parent where the change counts as one of it.
+    fn announce(&mut self, spec: &'static Spec, op: Op, key: &Key) {
+        let Some(row) = self.table(spec).get(key).cloned() else { return };
+        let id = key.json();
+        let get = |name: &str| field(spec, &row, name).clone();
+        match spec.name.as_str() {
+            "category" => self.outbox.extend(events::category(op, &id, &get("tree_id"))),
+            "customer_address" => self.outbox.push(events::address(op, &id, &get("customer_id"))),
+            "order_shipment" => self.outbox.push(events::shipment(op, &id, &get("order_id"))),
+            "variant" => {
+                let sku = get("sku_id");
+                if !sku.is_null() {
+                    self.outbox.push(events::sku(op, &sku, &get("product_id"), &id));
+                }
+            }
+            "location" if op != Op::Deleted => {
+                let scope = format!("store/inventory/location/{}", op.word());
+                self.outbox.push(Event::new(scope, json!({"location_id": id})));
+            }
+            _ => {
+                if let Some(scope) = &spec.scope {
+                    self.outbox.push(events::simple(scope, op, &id));
+                }
+            }
+        }
+        self.touch_parent(spec, &row);
+    }
+
+    fn touch_parent(&mut self, spec: &'static Spec, row: &Row) {
+        let Some(parent) =
+            spec.parent.as_ref().filter(|parent| spec.touches_parent && parent.entity == "product")
+        else {
+            return;
+        };
+        let product = specs::known("product");
+        if let Some(key) = row.get(&parent.field).and_then(Key::from_json)
+            && self.quiet_change(product, &key, Map::new())
+        {
+            self.outbox.push(events::simple("store/product", Op::Updated, &key.json()));
+        }
+    }
+
+    /// The stock of a variant at a location.
+    pub(crate) fn stock(&self, variant: &Key, location: u64) -> i64 {
+        let row = self.of("variant").get(variant);
+        row.and_then(|row| row.get("_stock")?.get(location.to_string())?.as_i64()).unwrap_or(0)
+    }
+
+    /// Sets a variant's stock at a location and fires the events. False when there is no such variant.
+    pub(crate) fn set_stock(&mut self, variant: &Key, location: u64, level: i64, cause: StockCause) -> bool {
+        let spec = specs::known("variant");
+        let Some(row) = self.table(spec).get(variant).cloned() else { return false };
+        let before = self.stock(variant, location);
+        let mut stock = row.get("_stock").and_then(Value::as_object).cloned().unwrap_or_default();
+        stock.insert(location.to_string(), Value::from(level));
+        let total: i64 = stock.values().filter_map(Value::as_i64).sum();
+        let patch = Map::from_iter([
+            ("_stock".to_owned(), Value::Object(stock)),
+            ("inventory_level".to_owned(), Value::from(total)),
+        ]);
+        self.quiet_change(spec, variant, patch);
+        let product = field(spec, &row, "product_id").as_u64().unwrap_or(0);
+        let warning = self.refresh_level(product);
+        let Key::Int(number) = *variant else { return false };
+        self.outbox.extend(events::stock(StockChange {
+            product,
+            variant: number,
+            sku: field(spec, &row, "sku_id").as_u64(),
+            location,
+            cause,
+            value: if cause == StockCause::Absolute { level } else { level - before },
+            before,
+            after: level,
+            warning,
+        }));
+        true
+    }
+
+    /// Recomputes a product's level from its variants; returns its warning level.
+    pub(crate) fn refresh_level(&mut self, product: u64) -> i64 {
+        let (spec, variants) = (specs::known("product"), self.of("variant"));
+        let total: i64 = variants
+            .find("product_id", &product.to_string())
+            .iter()
+            .filter_map(|key| variants.get(key)?.get("inventory_level")?.as_i64())
+            .sum();
+        let key = Key::Int(product);
+        let warning = self.table(spec).get(&key).and_then(|row| row.get("inventory_warning_level")?.as_i64());
+        self.quiet_change(spec, &key, Map::from_iter([("inventory_level".to_owned(), Value::from(total))]));
+        warning.unwrap_or(0)
+    }
+
+    /// Takes the events that await delivery.
+    pub(crate) fn drain(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.outbox)
+    }
+}
+
+fn stamp(spec: &Spec, row: &mut Map<String, Value>, new: bool) {
+    let now = clock::unix_s();
+    let (created, modified, text) = match spec.dates {
+        Dates::None => return,
+        Dates::Iso => (Some("date_created"), Some("date_modified"), clock::iso(now)),
+        Dates::IsoModified => (None, Some("date_modified"), clock::iso(now)),
+        Dates::IsoAt => (Some("created_at"), Some("updated_at"), clock::iso(now)),
+        Dates::Cart => (Some("created_time"), Some("updated_time"), clock::iso(now)),
+        Dates::Rfc2822 => (Some("date_created"), Some("date_modified"), clock::rfc2822(now)),
+        Dates::Rfc2822Created => (Some("date_created"), None, clock::rfc2822(now)),
+    };
+    if let Some(name) = created.filter(|name| new && !row.contains_key(*name)) {
+        row.insert(name.to_owned(), Value::from(text.clone()));
+    }
+    if let Some(name) = modified {
+        row.insert(name.to_owned(), Value::from(text));
+    }
+}

@@ -1,0 +1,284 @@
+//! Tables of rows in memory: current values, how they looked a moment ago, and exact-match indexes.
+//!
+//! A row keeps only what differs from its template, so that a hundred thousand products fit; `render` shows the whole.
+//! Fields that begin with an underscore are the simulator's own and are never shown. A table never blocks and never
+//! fails; who may change it is decided above.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::specs::Spec;
+
+/// Former values kept per row while reads lag. More changes than this within the lag forget the oldest.
+const PAST_MAX: usize = 32;
+
+/// An id: a number for most resources, a UUID for carts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Key {
+    Int(u64),
+    Text(String),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Int(number) => write!(f, "{number}"),
+            Key::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Key {
+    /// Reads an id from a path or a query.
+    pub(crate) fn parse(text: &str) -> Key {
+        text.parse().map_or_else(|_| Key::Text(text.to_owned()), Key::Int)
+    }
+
+    /// The id as JSON.
+    pub(crate) fn json(&self) -> Value {
+        match self {
+            Key::Int(number) => Value::from(*number),
+            Key::Text(text) => Value::from(text.clone()),
+        }
+    }
+
+    /// Reads an id from JSON.
+    pub(crate) fn from_json(value: &Value) -> Option<Key> {
+        match value {
+            Value::Number(number) => number.as_u64().map(Key::Int),
+            Value::String(text) if !text.is_empty() => Some(Key::parse(text)),
+            _ => None,
+        }
+    }
+}
+
+/// A row: the fields that differ from the template.
+pub(crate) type Row = Arc<Map<String, Value>>;
+
+#[derive(Debug, Default)]
+struct Cell {
+    now: Option<Row>,
+    version: u64,
+    /// Former values, oldest first, each with the moment it stopped being true.
+    past: VecDeque<(Instant, Option<Row>)>,
+}
+
+impl Cell {
+    fn seen(&self, lag: Duration) -> Option<&Row> {
+        if !lag.is_zero()
+            && let Some(horizon) = Instant::now().checked_sub(lag)
+            && let Some((_, old)) = self.past.iter().find(|(until, _)| *until > horizon)
+        {
+            return old.as_ref();
+        }
+        self.now.as_ref()
+    }
+}
+
+/// All rows of one resource.
+#[derive(Debug)]
+pub(crate) struct Table {
+    cells: BTreeMap<Key, Cell>,
+    next: u64,
+    /// Field, then text of the value (lower case), then ids.
+    index: HashMap<&'static str, HashMap<String, BTreeSet<Key>>>,
+    keep_past: bool,
+}
+
+impl Table {
+    pub(crate) fn new(spec: &'static Spec) -> Table {
+        let index = spec.indexes.iter().map(|field| (field.as_str(), HashMap::new())).collect();
+        Table { cells: BTreeMap::new(), next: spec.first_id, index, keep_past: false }
+    }
+
+    /// Whether former values are kept, for reads that lag.
+    pub(crate) fn keep_past(&mut self, keep: bool) {
+        self.keep_past = keep;
+        if !keep {
+            self.cells.retain(|_, cell| cell.now.is_some());
+            self.cells.values_mut().for_each(|cell| cell.past = VecDeque::new());
+        }
+    }
+
+    /// A number no row has had.
+    pub(crate) fn fresh(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    /// The current value.
+    pub(crate) fn get(&self, key: &Key) -> Option<&Row> {
+        self.cells.get(key)?.now.as_ref()
+    }
+
+    /// The value as a read that lags by `lag` sees it.
+    pub(crate) fn see(&self, key: &Key, lag: Duration) -> Option<&Row> {
+        self.cells.get(key)?.seen(lag)
+    }
+
+    /// How often the row changed.
+    pub(crate) fn version(&self, key: &Key) -> u64 {
+        self.cells.get(key).map_or(0, |cell| cell.version)
+    }
+
+    /// Every row in order of id, as a read that lags by `lag` sees it.
+    pub(crate) fn scan(&self, lag: Duration) -> impl Iterator<Item = (&Key, &Row)> {
+        self.cells.iter().filter_map(move |(key, cell)| Some((key, cell.seen(lag)?)))
+    }
+
+    /// The first row at or after `from`.
+    pub(crate) fn at_or_after(&self, from: u64) -> Option<(&Key, &Row)> {
+        self.cells.range(Key::Int(from)..).find_map(|(key, cell)| Some((key, cell.now.as_ref()?)))
+    }
+
+    /// The largest number given out so far.
+    pub(crate) fn last_id(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
+    /// Ids of the rows whose indexed `field` equals `value`, without regard to case.
+    pub(crate) fn find(&self, field: &str, value: &str) -> Vec<Key> {
+        let Some(values) = self.index.get(field) else { return Vec::new() };
+        values.get(&value.to_lowercase()).map(|keys| keys.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether `field` has an index.
+    pub(crate) fn is_indexed(&self, field: &str) -> bool {
+        self.index.contains_key(field)
+    }
+
+    /// Puts a row, new or changed.
+    pub(crate) fn put(&mut self, key: Key, row: Map<String, Value>) {
+        self.set(key, Some(Arc::new(row)));
+    }
+
+    /// Takes a row away; false when there was none.
+    pub(crate) fn remove(&mut self, key: &Key) -> bool {
+        self.get(key).is_some() && {
+            self.set(key.clone(), None);
+            true
+        }
+    }
+
+    fn set(&mut self, key: Key, row: Option<Row>) {
+        if let Key::Int(number) = key {
+            self.next = self.next.max(number + 1);
+        }
+        let old = self.cells.get(&key).and_then(|cell| cell.now.clone());
+        self.reindex(&key, old.as_ref(), row.as_ref());
+        if row.is_none() && !self.keep_past {
+            self.cells.remove(&key);
+            return;
+        }
+        let cell = self.cells.entry(key).or_default();
+        cell.version += 1;
+        if self.keep_past {
+            if cell.past.len() == PAST_MAX {
+                cell.past.pop_front();
+            }
+            cell.past.push_back((Instant::now(), old));
+        }
+        cell.now = row;
+    }
+
+    fn reindex(&mut self, key: &Key, old: Option<&Row>, new: Option<&Row>) {
+        for (field, values) in &mut self.index {
+            let before = old.and_then(|row| row.get(*field)).and_then(plain);
+            let after = new.and_then(|row| row.get(*field)).and_then(plain);
+            if before == after {
+                continue;
+            }
+            if let Some(text) = before
+                && let Some(keys) = values.get_mut(&text)
+            {
+                keys.remove(key);
+                if keys.is_empty() {
+                    values.remove(&text);
+                }
+            }
+            if let Some(text) = after {
+                values.entry(text).or_default().insert(key.clone());
+            }
+        }
+    }
+}
+
+/// A scalar as index text; empty text has no entry.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.to_lowercase()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// The field of a row, or its default.
+pub(crate) fn field<'a>(spec: &'a Spec, row: &'a Map<String, Value>, name: &str) -> &'a Value {
+    row.get(name).or_else(|| spec.template.get(name)).unwrap_or(&Value::Null)
+}
+
+/// The whole row as a read shows it: the template's fields in the template's order, then what the row has beyond them.
+pub(crate) fn render(spec: &Spec, row: &Map<String, Value>) -> Map<String, Value> {
+    let mut out = Map::with_capacity(spec.template.len() + 4);
+    for (name, default) in &spec.template {
+        out.insert(name.clone(), row.get(name).unwrap_or(default).clone());
+    }
+    let hidden = spec.parent.as_ref().filter(|parent| parent.hidden).map(|parent| parent.field.as_str());
+    for (name, value) in row {
+        if !name.starts_with('_') && Some(name.as_str()) != hidden && !out.contains_key(name) {
+            out.insert(name.clone(), value.clone());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::specs;
+    use serde_json::json;
+
+    fn row(value: Value) -> Map<String, Value> {
+        value.as_object().cloned().unwrap()
+    }
+
+    #[test]
+    fn an_index_follows_changes_and_removals() {
+        let mut table = Table::new(specs::known("product"));
+        table.put(Key::Int(7), row(json!({"id": 7, "sku": "A-1"})));
+        assert_eq!(table.find("sku", "a-1"), [Key::Int(7)]);
+        table.put(Key::Int(7), row(json!({"id": 7, "sku": "A-2"})));
+        assert!(table.find("sku", "a-1").is_empty());
+        assert!(table.remove(&Key::Int(7)));
+        assert!(!table.remove(&Key::Int(7)));
+        assert!(table.find("sku", "a-2").is_empty());
+        assert_eq!(table.scan(Duration::ZERO).count(), 0);
+        assert_eq!(table.fresh(), 8);
+    }
+
+    #[test]
+    fn a_lagging_read_sees_what_was_true_then() {
+        let mut table = Table::new(specs::known("product"));
+        table.keep_past(true);
+        table.put(Key::Int(1), row(json!({"id": 1, "name": "old"})));
+        let minute = Duration::from_secs(60);
+        assert!(table.see(&Key::Int(1), minute).is_none());
+        assert!(table.see(&Key::Int(1), Duration::ZERO).is_some());
+        table.keep_past(false);
+        table.keep_past(true);
+        table.put(Key::Int(1), row(json!({"id": 1, "name": "new"})));
+        assert_eq!(table.see(&Key::Int(1), minute).unwrap()["name"], "old");
+        assert_eq!(table.see(&Key::Int(1), Duration::ZERO).unwrap()["name"], "new");
+        table.remove(&Key::Int(1));
+        assert_eq!(table.see(&Key::Int(1), minute).unwrap()["name"], "old");
+        assert_eq!(table.scan(minute).count(), 1);
+        assert_eq!(table.scan(Duration::ZERO).count(), 0);
+    }
+}

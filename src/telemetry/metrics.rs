@@ -1,0 +1,425 @@
+//! The metrics of the process: one registry, a method for each thing that can be counted, and the text of a scrape.
+//!
+//! Callers pass plain words; each is looked up in its closed set, and a word outside of it counts as
+//! [`names::OTHER`], so that the number of series depends on the configuration and never on what the network sends.
+//! Counting never fails, never waits for the network, and never sees an id.
+
+use std::collections::HashSet;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+
+use super::names;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Word = Arc<str>;
+type Labels<const N: usize> = [(&'static str, Word); N];
+type Counters<const N: usize> = Family<Labels<N>, Counter>;
+type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+type FloatGauges<const N: usize> = Family<Labels<N>, Gauge<f64, AtomicU64>>;
+
+/// The metrics of the process; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    registry: Mutex<Registry>,
+    words: Words,
+    intake_lag: Gauges<1>,
+    open_records: Gauges<1>,
+    oldest_hint: FloatGauges<1>,
+    hydrated: Counters<2>,
+    hydration_latency: Histogram,
+    api_requests: Counters<2>,
+    api_throttled: Counters<1>,
+    api_quota_left: Gauges<1>,
+    api_quota: Gauges<1>,
+    hints: Counters<1>,
+    rereads: Counters<1>,
+    commands: Counters<1>,
+    dead_letters: Counters<1>,
+    transactions: Counters<1>,
+    promise_degraded: Gauges<1>,
+    hooks: Gauges<2>,
+}
+
+/// The closed sets that are known only at run time, and the fixed ones, as shared words.
+#[derive(Debug)]
+struct Words {
+    entities: HashSet<Word>,
+    stores: HashSet<Word>,
+    reasons: HashSet<Word>,
+    fixed: HashSet<Word>,
+    other: Word,
+}
+
+impl Metrics {
+    /// Metrics whose labels are these entities (of the catalogue), stores (names of the configuration) and reasons (the
+    /// stable names of why a record is rejected). Series of known stores and outcomes exist from the start, at zero.
+    #[must_use]
+    pub fn new<'a>(
+        entities: impl IntoIterator<Item = &'a str>,
+        stores: impl IntoIterator<Item = &'a str>,
+        reasons: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        let build: Gauges<1> = add(r, names::BUILD_INFO, "Always 1; the label tells the version");
+        build.get_or_create(&[("version", Word::from(env!("CARGO_PKG_VERSION")))]).set(1);
+        let inner = Inner {
+            intake_lag: add(r, names::INTAKE_LAG, "Hints in the intake topic that were not read yet"),
+            open_records: add(r, names::OPEN_RECORDS, "Records taken in hand and not settled"),
+            oldest_hint: add(r, names::OLDEST_HINT, "Age of the oldest hint that is not settled"),
+            hydrated: add(r, names::HYDRATED, "Entities published"),
+            hydration_latency: latency(r),
+            api_requests: add(r, names::API_REQUESTS, "Requests to the REST API by class of status"),
+            api_throttled: add(r, names::API_THROTTLED, "Requests that the REST API answered with 429"),
+            api_quota_left: add(r, names::API_QUOTA_LEFT, "Requests left in the API's current window"),
+            api_quota: add(r, names::API_QUOTA, "Requests that the API grants in a window"),
+            hints: add(r, names::HINTS, "Hints that were settled"),
+            rereads: add(r, names::REREADS, "Reads that must be repeated"),
+            commands: add(r, names::COMMANDS, "Commands settled"),
+            dead_letters: add(r, names::DEAD_LETTERS, "Records put on a dead-letter topic"),
+            transactions: add(r, names::TRANSACTIONS, "Kafka transactions ended"),
+            promise_degraded: add(r, names::PROMISE_DEGRADED, "1 while a promise holds only in part"),
+            hooks: add(r, names::HOOKS, "Webhook subscriptions by state"),
+            registry: Mutex::new(registry),
+            words: Words::new(entities, stores, reasons),
+        };
+        inner.start_at_zero();
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Lets a module add metrics of its own (the receiver does, for its outcomes).
+    pub fn register<T>(&self, act: impl FnOnce(&mut Registry) -> T) -> T {
+        act(&mut self.inner.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The text of a scrape, of type [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        self.register(|registry| encode(&mut text, registry)).expect("writing to a string cannot fail");
+        text
+    }
+
+    /// How many hints of a store wait in the intake topic.
+    pub fn intake_lag(&self, store: &str, records: u64) {
+        self.inner.intake_lag.get_or_create(&self.store(store)).set(whole(records));
+    }
+
+    /// How old the oldest unsettled hint of a store is; zero when there is none.
+    pub fn oldest_hint(&self, store: &str, age: Duration) {
+        self.inner.oldest_hint.get_or_create(&self.store(store)).set(age.as_secs_f64());
+    }
+
+    /// How many records of a path (see [`names::PATHS`]) are in hand.
+    pub fn open_records(&self, path: &str, records: u64) {
+        self.inner.open_records.get_or_create(&self.fixed("path", path)).set(whole(records));
+    }
+
+    /// An entity was published with an operation of [`names::OPS`].
+    pub fn hydrated(&self, entity: &str, op: &str) {
+        let words = &self.inner.words;
+        let labels = [("entity", words.find(&words.entities, entity)), ("op", words.fixed(op))];
+        self.inner.hydrated.get_or_create(&labels).inc();
+    }
+
+    /// The time from the acceptance of a callback to the commit of the record it led to.
+    pub fn hydration_latency(&self, latency: Duration) {
+        self.inner.hydration_latency.observe(latency.as_secs_f64());
+    }
+
+    /// A request to the API was answered with a status of this class (`429` is one of its own), or not at all
+    /// (`none`).
+    pub fn api_request(&self, store: &str, class: &str) {
+        let labels = self.store(store);
+        let throttled = class == "429";
+        if throttled {
+            self.inner.api_throttled.get_or_create(&labels).inc();
+        }
+        let [store] = labels;
+        let class = if throttled { "4xx" } else { class };
+        self.inner.api_requests.get_or_create(&[store, ("status", self.inner.words.fixed(class))]).inc();
+    }
+
+    /// Hints of an entity's callbacks ended, in one of [`names::HINT_OUTCOMES`].
+    pub fn hints(&self, outcome: &str, hints: usize) {
+        self.inner.hints.get_or_create(&self.fixed("outcome", outcome)).inc_by(hints as u64);
+    }
+
+    /// A read of an entity must be repeated.
+    pub fn reread(&self, entity: &str) {
+        let words = &self.inner.words;
+        self.inner.rereads.get_or_create(&[("entity", words.find(&words.entities, entity))]).inc();
+    }
+
+    /// What the API's last answer said is left of its window.
+    pub fn api_quota_left(&self, store: &str, left: u32) {
+        self.inner.api_quota_left.get_or_create(&self.store(store)).set(left.into());
+    }
+
+    /// What the API's last answer said of its window: the requests left, and those it grants in all.
+    pub fn api_quota(&self, store: &str, left: u64, granted: u64) {
+        let labels = self.store(store);
+        self.inner.api_quota_left.get_or_create(&labels).set(whole(left));
+        self.inner.api_quota.get_or_create(&labels).set(whole(granted));
+    }
+
+    /// A command was settled with an outcome of [`names::COMMAND_OUTCOMES`].
+    pub fn command(&self, outcome: &str) {
+        self.inner.commands.get_or_create(&self.fixed("outcome", outcome)).inc();
+    }
+
+    /// A record was put on a dead-letter topic for a reason.
+    pub fn dead_letter(&self, reason: &str) {
+        let words = &self.inner.words;
+        self.inner.dead_letters.get_or_create(&[("reason", words.find(&words.reasons, reason))]).inc();
+    }
+
+    /// A Kafka transaction was committed.
+    pub fn transaction_committed(&self) {
+        self.inner.transactions.get_or_create(&self.fixed("result", "committed")).inc();
+    }
+
+    /// A Kafka transaction was aborted.
+    pub fn transaction_aborted(&self) {
+        self.inner.transactions.get_or_create(&self.fixed("result", "aborted")).inc();
+    }
+
+    /// Whether a promise of [`names::PROMISES`] holds only in part now.
+    pub fn promise_degraded(&self, promise: &str, degraded: bool) {
+        self.inner.promise_degraded.get_or_create(&self.fixed("promise", promise)).set(degraded.into());
+    }
+
+    /// How many hooks of a store are in a state of [`names::HOOK_STATES`].
+    pub fn hooks(&self, store: &str, state: &str, hooks: u64) {
+        let [store] = self.store(store);
+        self.inner.hooks.get_or_create(&[store, ("state", self.inner.words.fixed(state))]).set(whole(hooks));
+    }
+
+    fn store(&self, name: &str) -> Labels<1> {
+        [("store", self.inner.words.find(&self.inner.words.stores, name))]
+    }
+
+    fn fixed(&self, label: &'static str, value: &str) -> Labels<1> {
+        [(label, self.inner.words.fixed(value))]
+    }
+}
+
+impl Inner {
+    /// A counter that appears with its first event hides that event from `rate()`; so known series start at zero.
+    fn start_at_zero(&self) {
+        let fixed = |word| self.words.fixed(word);
+        for store in &self.words.stores {
+            let labels = [("store", Arc::clone(store))];
+            drop(self.api_throttled.get_or_create_owned(&labels));
+            let [store] = labels;
+            for class in ["2xx", "4xx", "5xx", "none"] {
+                drop(self.api_requests.get_or_create_owned(&[store.clone(), ("status", fixed(class))]));
+            }
+        }
+        for outcome in names::COMMAND_OUTCOMES {
+            drop(self.commands.get_or_create_owned(&[("outcome", fixed(outcome))]));
+        }
+        for outcome in names::HINT_OUTCOMES {
+            drop(self.hints.get_or_create_owned(&[("outcome", fixed(outcome))]));
+        }
+        for reason in &self.words.reasons {
+            drop(self.dead_letters.get_or_create_owned(&[("reason", Arc::clone(reason))]));
+        }
+        for result in names::TRANSACTION_RESULTS {
+            drop(self.transactions.get_or_create_owned(&[("result", fixed(result))]));
+        }
+        for path in names::PATHS {
+            drop(self.open_records.get_or_create_owned(&[("path", fixed(path))]));
+        }
+    }
+}
+
+impl Words {
+    fn new<'a>(
+        entities: impl IntoIterator<Item = &'a str>,
+        stores: impl IntoIterator<Item = &'a str>,
+        reasons: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let fixed = names::PATHS
+            .iter()
+            .chain(&names::OPS)
+            .chain(&names::STATUS_CLASSES)
+            .chain(&names::COMMAND_OUTCOMES)
+            .chain(&names::HINT_OUTCOMES)
+            .chain(&names::TRANSACTION_RESULTS)
+            .chain(&names::HOOK_STATES)
+            .chain(&names::PROMISES);
+        Self {
+            entities: entities.into_iter().map(Word::from).collect(),
+            stores: stores.into_iter().map(Word::from).collect(),
+            reasons: reasons.into_iter().map(Word::from).collect(),
+            fixed: fixed.copied().map(Word::from).collect(),
+            other: Word::from(names::OTHER),
+        }
+    }
+
+    fn find(&self, set: &HashSet<Word>, word: &str) -> Word {
+        Arc::clone(set.get(word).unwrap_or(&self.other))
+    }
+
+    fn fixed(&self, word: &str) -> Word {
+        self.find(&self.fixed, word)
+    }
+}
+
+/// Registers a metric under the name that a scrape shows; the encoder adds `_total` to counters by itself.
+fn add<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name.strip_suffix("_total").unwrap_or(name), help, metric.clone());
+    metric
+}
+
+fn latency(registry: &mut Registry) -> Histogram {
+    let histogram = Histogram::new(names::LATENCY_BUCKETS);
+    registry.register(
+        names::HYDRATION_LATENCY,
+        "Time from the acceptance of a callback to the commit of its record",
+        histogram.clone(),
+    );
+    histogram
+}
+
+/// A gauge holds an `i64`; more than that counts as the most.
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        Metrics::new(["order", "product"], ["main"], ["bad-json"])
+    }
+
+    #[track_caller]
+    fn check(act: impl FnOnce(&Metrics), line: &str) {
+        let metrics = metrics();
+        act(&metrics);
+        let text = metrics.encode();
+        assert!(text.lines().any(|found| found == line), "`{line}` is not in:\n{text}");
+    }
+
+    #[test]
+    fn each_thing_is_counted_under_its_name_and_labels() {
+        check(|m| m.intake_lag("main", 7), r#"bcbridge_intake_lag_records{store="main"} 7"#);
+        check(|m| m.open_records("outgoing", 3), r#"bcbridge_open_records{path="outgoing"} 3"#);
+        check(
+            |m| m.oldest_hint("main", Duration::from_millis(1500)),
+            r#"bcbridge_oldest_hint_age_seconds{store="main"} 1.5"#,
+        );
+        check(
+            |m| {
+                m.hydrated("order", "u");
+                m.hydrated("order", "u");
+            },
+            r#"bcbridge_hydrated_records_total{entity="order",op="u"} 2"#,
+        );
+        check(
+            |m| m.api_request("main", "2xx"),
+            r#"bcbridge_api_requests_total{store="main",status="2xx"} 1"#,
+        );
+        check(
+            |m| m.api_request("main", "none"),
+            r#"bcbridge_api_requests_total{store="main",status="none"} 1"#,
+        );
+        check(|m| m.api_request("main", "429"), r#"bcbridge_api_throttled_total{store="main"} 1"#);
+        check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_left_requests{store="main"} 120"#);
+        check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_requests{store="main"} 150"#);
+        check(|m| m.command("applied"), r#"bcbridge_commands_total{outcome="applied"} 1"#);
+        check(|m| m.dead_letter("bad-json"), r#"bcbridge_dead_letters_total{reason="bad-json"} 1"#);
+        check(Metrics::transaction_committed, r#"bcbridge_transactions_total{result="committed"} 1"#);
+        check(Metrics::transaction_aborted, r#"bcbridge_transactions_total{result="aborted"} 1"#);
+        check(|m| m.promise_degraded("P1", true), r#"bcbridge_promise_degraded{promise="P1"} 1"#);
+        check(|m| m.hooks("main", "active", 9), r#"bcbridge_hooks{store="main",state="active"} 9"#);
+    }
+
+    #[test]
+    fn a_latency_falls_into_its_bucket_in_seconds() {
+        let latency = |m: &Metrics| m.hydration_latency(Duration::from_millis(300));
+        check(latency, r#"bcbridge_hydration_latency_seconds_bucket{le="0.25"} 0"#);
+        check(latency, r#"bcbridge_hydration_latency_seconds_bucket{le="0.5"} 1"#);
+        check(latency, "bcbridge_hydration_latency_seconds_sum 0.3");
+    }
+
+    #[test]
+    fn known_series_are_there_before_anything_happened() {
+        check(|_| {}, r#"bcbridge_api_requests_total{store="main",status="5xx"} 0"#);
+        check(|_| {}, r#"bcbridge_commands_total{outcome="unknown"} 0"#);
+        check(|_| {}, r#"bcbridge_dead_letters_total{reason="bad-json"} 0"#);
+    }
+
+    #[test]
+    fn words_from_the_network_make_no_new_series() {
+        let metrics = metrics();
+        let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+        let count_all = |word: &str| {
+            metrics.intake_lag(word, 1);
+            metrics.oldest_hint(word, Duration::ZERO);
+            metrics.open_records(word, 1);
+            metrics.hydrated(word, word);
+            metrics.api_request(word, "2xx");
+            metrics.api_quota(word, 1, 1);
+            metrics.command(word);
+            metrics.dead_letter(word);
+            metrics.promise_degraded(word, true);
+            metrics.hooks(word, word, 1);
+        };
+        count_all("first stranger");
+        let before = series(&metrics.encode());
+        for number in 0..1_000 {
+            count_all(&format!("stranger {number}"));
+        }
+        let text = metrics.encode();
+        assert_eq!(series(&text), before);
+        assert!(!text.contains("stranger"));
+    }
+
+    #[test]
+    fn every_name_appears_in_a_scrape_and_no_other() {
+        let metrics = metrics();
+        metrics.intake_lag("main", 0);
+        metrics.oldest_hint("main", Duration::ZERO);
+        metrics.hydrated("order", "c");
+        metrics.api_quota("main", 0, 0);
+        metrics.promise_degraded("P1", false);
+        metrics.hooks("main", "active", 0);
+        let text = metrics.encode();
+        let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        assert_eq!(shown.len(), names::ALL.len(), "{text}");
+        for name in names::ALL {
+            let family = name.strip_suffix("_total").unwrap_or(name);
+            assert!(shown.iter().any(|line| line.split(' ').next() == Some(family)), "{name} is missing");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_module_can_add_metrics_of_its_own() {
+        let metrics = metrics();
+        let counter: Counter =
+            metrics.register(|registry| add(registry, "bcbridge_receiver_test_total", "A test"));
+        counter.inc();
+        assert!(metrics.clone().encode().contains("bcbridge_receiver_test_total 1"));
+    }
+}

@@ -1,0 +1,113 @@
+//! The names of all metrics and the closed sets of their labels: the one place that a dashboard relies on.
+//!
+//! Names are those that a scrape shows: `bcbridge_` first, then what is counted, then the base unit; a counter ends in
+//! `_total`. A label's value is one of the words below, an entity of the catalogue or a store of the configuration,
+//! never text from the network. The receiver keeps its own names beside its outcomes.
+
+/// What every name begins with.
+pub const PREFIX: &str = "bcbridge_";
+
+/// Hints in the intake topic that were not read yet, per store: up to the high watermark. Gauge.
+pub const INTAKE_LAG: &str = "bcbridge_intake_lag_records";
+/// Records taken in hand and not settled, per path. Gauge.
+pub const OPEN_RECORDS: &str = "bcbridge_open_records";
+/// Age of the oldest hint that is not yet settled, per store. Gauge.
+pub const OLDEST_HINT: &str = "bcbridge_oldest_hint_age_seconds";
+/// Entities published, per entity and operation. Counter.
+pub const HYDRATED: &str = "bcbridge_hydrated_records_total";
+/// Time from the acceptance of a callback to the commit of the record it led to. Histogram.
+pub const HYDRATION_LATENCY: &str = "bcbridge_hydration_latency_seconds";
+/// Requests to the REST API, per store and class of the answer's status. Counter.
+pub const API_REQUESTS: &str = "bcbridge_api_requests_total";
+/// Requests that the API answered with 429, per store. Counter.
+pub const API_THROTTLED: &str = "bcbridge_api_throttled_total";
+/// Requests left in the API's current window, as its last answer said, per store. Gauge.
+pub const API_QUOTA_LEFT: &str = "bcbridge_api_quota_left_requests";
+/// Requests that the API grants in a window, as its last answer said, per store. Gauge.
+pub const API_QUOTA: &str = "bcbridge_api_quota_requests";
+/// Hints settled, per outcome: what became of every accepted callback. Counter.
+pub const HINTS: &str = "bcbridge_hints_total";
+/// Reads that must be repeated (too early, refused for now, unreadable), per entity. Counter.
+pub const REREADS: &str = "bcbridge_rereads_total";
+/// Commands settled, per outcome. Counter.
+pub const COMMANDS: &str = "bcbridge_commands_total";
+/// Records put on a dead-letter topic, per reason. Counter.
+pub const DEAD_LETTERS: &str = "bcbridge_dead_letters_total";
+/// Kafka transactions ended, per result. Counter.
+pub const TRANSACTIONS: &str = "bcbridge_transactions_total";
+/// 1 while a promise holds only in part (see the log for why), per promise. Gauge.
+pub const PROMISE_DEGRADED: &str = "bcbridge_promise_degraded";
+/// Webhook subscriptions, per store and state. Gauge.
+pub const HOOKS: &str = "bcbridge_hooks";
+/// Always 1; its label tells the version. Gauge.
+pub const BUILD_INFO: &str = "bcbridge_build_info";
+
+/// Every name above, for the test of the rules and for tools that print them.
+pub const ALL: [&str; 17] = [
+    INTAKE_LAG,
+    OPEN_RECORDS,
+    OLDEST_HINT,
+    HYDRATED,
+    HYDRATION_LATENCY,
+    API_REQUESTS,
+    API_THROTTLED,
+    API_QUOTA_LEFT,
+    API_QUOTA,
+    HINTS,
+    REREADS,
+    COMMANDS,
+    DEAD_LETTERS,
+    TRANSACTIONS,
+    PROMISE_DEGRADED,
+    HOOKS,
+    BUILD_INFO,
+];
+
+/// Label `path`: BigCommerce to Kafka, and Kafka to BigCommerce.
+pub const PATHS: [&str; 2] = ["incoming", "outgoing"];
+/// Label `op`: created, updated, deleted, read (a snapshot or a poll).
+pub const OPS: [&str; 4] = ["c", "u", "d", "r"];
+/// Label `status`: the class of an HTTP status, or `none` where no answer came.
+pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+/// Label `outcome` of a command.
+pub const COMMAND_OUTCOMES: [&str; 5] = ["applied", "rejected", "partial", "unknown", "dead"];
+/// Label `outcome` of a hint: listed by a record, or ended without one.
+pub const HINT_OUTCOMES: [&str; 6] =
+    ["published", "duplicate", "not_configured", "filtered", "no_row", "dead_letter"];
+/// Label `result` of a transaction.
+pub const TRANSACTION_RESULTS: [&str; 2] = ["committed", "aborted"];
+/// Label `state` of a hook: sends; exists but was switched off; is wanted but absent; exists with other settings.
+pub const HOOK_STATES: [&str; 4] = ["active", "inactive", "missing", "drifted"];
+/// Label `promise`: the promises of the reliability contract.
+pub const PROMISES: [&str; 16] =
+    ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P14", "P15", "P16"];
+/// Stands for a value outside of its set, so that a mistake costs one series and not one each.
+pub const OTHER: &str = "other";
+
+/// Upper bounds of the latency buckets, in seconds. From an answer out of a warm batch (tens of milliseconds), over the
+/// default time of gathering (0.25 s to 2 s), to a backlog that waits for the API's quota.
+pub const LATENCY_BUCKETS: [f64; 14] =
+    [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0, 1800.0];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_name_has_the_prefix_and_base_units_only() {
+        for name in ALL {
+            assert!(name.starts_with(PREFIX), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            for unit in ["_ms", "_millis", "_minutes", "_hours", "_kb", "_mb", "_percent"] {
+                assert!(!name.contains(unit), "{name} is not in a base unit");
+            }
+        }
+        assert_eq!(ALL.iter().collect::<BTreeSet<_>>().len(), ALL.len());
+    }
+
+    #[test]
+    fn the_latency_buckets_rise() {
+        assert!(LATENCY_BUCKETS.is_sorted_by(|a, b| a < b));
+    }
+}

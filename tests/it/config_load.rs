@@ -1,0 +1,286 @@
+//! Settings files, loaded whole: what is accepted, what is refused, and that neither tells a secret.
+
+use std::time::Duration;
+
+use bcbridge::config::{self, Bootstrap, EntityNames, RecordFormat, Route, Settings, SignaturePolicy};
+use proptest::prelude::*;
+use secrecy::ExposeSecret;
+
+/// A catalogue of four entities.
+pub(crate) struct Names;
+
+impl EntityNames for Names {
+    fn resolve(&self, name: &str) -> Option<String> {
+        let name = if name == "orders" { "order" } else { name };
+        self.all().into_iter().find(|known| known == name)
+    }
+    fn all(&self) -> Vec<String> {
+        ["order", "product", "coupon", "inventory_adjustment"].map(str::to_owned).to_vec()
+    }
+    fn scopes(&self, entity: &str) -> Vec<String> {
+        match entity {
+            "order" | "product" => {
+                ["created", "updated", "deleted"].map(|what| format!("store/{entity}/{what}")).to_vec()
+            }
+            _ => Vec::new(),
+        }
+    }
+    fn includes(&self, entity: &str) -> Vec<String> {
+        let all: &[&str] = if entity == "order" { &["products", "shipping_addresses"] } else { &[] };
+        all.iter().map(|name| (*name).to_owned()).collect()
+    }
+    fn actions(&self, entity: &str) -> Vec<String> {
+        let all: &[&str] = match entity {
+            "inventory_adjustment" => &["absolute", "relative"],
+            "product" => &["create", "update", "upsert", "delete"],
+            _ => &[],
+        };
+        all.iter().map(|name| (*name).to_owned()).collect()
+    }
+}
+
+pub(crate) fn env(name: &str) -> Option<String> {
+    let value = match name {
+        "BIGCOMMERCE_STORE_HASH" => "abc123",
+        "BIGCOMMERCE_ACCESS_TOKEN" => "canary-token",
+        "BIGCOMMERCE_CLIENT_SECRET" => "canary-secret",
+        "RESERVE" => "canary-reserve",
+        "N" => "12",
+        "YES" => "false",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn load(text: &str) -> Result<Settings, String> {
+    config::load_str("bcbridge.yaml", text, &env, &Names).map_err(|error| error.to_string())
+}
+
+/// The smallest file that loads, with `extra` lines of the store and `rest` at the end.
+fn small(extra: &str, rest: &str) -> String {
+    format!("stores:\n  - store_hash: abc\n    access_token: ${{BIGCOMMERCE_ACCESS_TOKEN}}\n{extra}{rest}")
+}
+
+const SECRETS: &str = "    client_secrets: [\"${BIGCOMMERCE_CLIENT_SECRET}\"]\n";
+
+fn refused(text: &str, part: &str) {
+    match load(text) {
+        Ok(_) => panic!("accepted:\n{text}"),
+        Err(error) => assert!(error.contains(part), "expected {part:?} in:\n{error}"),
+    }
+}
+
+#[test]
+fn the_complete_example_loads() {
+    let settings = load(include_str!("../fixtures/config/complete.yaml")).unwrap();
+    assert_eq!(settings.kafka.bootstrap, Bootstrap::Embedded);
+    assert_eq!(settings.kafka.topics.replication_factor, 1);
+    let store = &settings.stores[0];
+    assert_eq!((store.name.as_str(), store.store_hash.as_str()), ("main", "abc123"));
+    assert_eq!(store.access_token.expose_secret(), "canary-token");
+    assert_eq!(store.client_secrets.len(), 1);
+    assert!(store.webhook_headers.is_empty());
+    assert_eq!((store.signature, store.budget.reserve), (SignaturePolicy::Required, 0.2));
+    assert!(settings.console.token.is_none());
+    let order = &settings.incoming[0];
+    assert_eq!(order.scopes, ["store/order/created", "store/order/updated", "store/order/deleted"]);
+    assert_eq!(order.include, ["products", "shipping_addresses"]);
+    assert_eq!(order.query["include"], "consignments.line_items");
+    assert!(order.filter.is_some() && order.transform.is_identity() && order.parameters.is_identity());
+    assert_eq!((order.quiet, order.max_wait), (Duration::from_millis(250), Duration::from_secs(2)));
+    assert_eq!(order.format, RecordFormat::CloudEvents);
+    assert_eq!(settings.incoming[1].poll, Some(Duration::from_secs(900)));
+    assert_eq!(settings.outgoing[0].route, Route::Commands);
+    assert_eq!(settings.outgoing[0].store, "main");
+    let test = &settings.outgoing[1].tests[0];
+    assert_eq!(settings.outgoing[1].transform.run(&test.input).unwrap(), test.expected);
+    assert_eq!(settings.warnings.iter().filter(|w| w.contains("not active in this release")).count(), 2);
+}
+
+#[test]
+fn defaults_fill_a_small_file() {
+    let text = small(SECRETS, "kafka: { bootstrap_servers: \"k:9092\" }\n");
+    let settings = load(&text).unwrap();
+    assert_eq!(settings.kafka.topics.replication_factor, 3);
+    assert_eq!((settings.kafka.topics.partitions, settings.kafka.prefix.as_str()), (6, "bigcommerce"));
+    assert_eq!(settings.stores[0].name, "abc");
+    assert_eq!(settings.receiver.past_window, Duration::from_secs(72 * 3600));
+    assert_eq!(settings.receiver.max_connections_per_peer, 64);
+    let entities: Vec<&str> = settings.incoming.iter().map(|entry| entry.entity.as_str()).collect();
+    assert_eq!(entities, ["order", "product"]);
+    assert_eq!(settings.outgoing[0].topic, "bigcommerce.abc.commands");
+    assert_eq!(settings.incoming[0].confirm_gone, Duration::from_secs(60));
+}
+
+#[test]
+fn every_mistake_is_reported_at_its_place_and_no_secret_is_told() {
+    let text = include_str!("../fixtures/config/mistakes.yaml");
+    let errors = config::load_str("bcbridge.yaml", text, &env, &Names).unwrap_err();
+    let shown = errors.to_string();
+    let rows = errors.rows();
+    let places: Vec<String> =
+        rows.iter().map(|row| format!("{}:{} {}", row.line, row.column, row.message)).collect();
+    insta::assert_snapshot!("config_mistakes", shown);
+    insta::assert_snapshot!("config_mistakes_places", places.join("\n"));
+    let json = serde_json::to_string(&rows).unwrap();
+    for canary in
+        ["canary-one", "canary-two", "canary-three", "canary-four", "canary-reserve", "canary-token"]
+    {
+        assert!(
+            !shown.contains(canary) && !json.contains(canary) && !format!("{errors:?}").contains(canary),
+            "{canary}"
+        );
+    }
+    assert!(rows.len() >= 16);
+}
+
+#[test]
+fn a_secret_behind_an_anchor_is_masked_where_it_is_written() {
+    let text = "shared: &t canary-anchor\nstores:\n  - store_hash: abc\n    access_token: *t\n    client_secrets: [*t]\n";
+    let error = load(text).unwrap_err();
+    assert!(error.contains("unknown key `shared`") && !error.contains("canary"), "{error}");
+}
+
+#[test]
+fn debug_of_settings_tells_no_secret() {
+    let settings = load(include_str!("../fixtures/config/complete.yaml")).unwrap();
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[test]
+fn broken_yaml_is_one_mistake_without_secrets() {
+    let text = "stores:\n  - access_token: canary-x\n    client_secrets: [canary-y\nkafka: {";
+    let error = load(text).unwrap_err();
+    assert!(error.contains("not YAML") && !error.contains("canary"), "{error}");
+}
+
+#[test]
+fn variables_work_where_numbers_and_booleans_are_expected() {
+    let rest = "kafka: { topics: { partitions: \"${N}\", create: ${YES} } }\n";
+    let settings = load(&small(SECRETS, rest)).unwrap();
+    assert_eq!((settings.kafka.topics.partitions, settings.kafka.topics.create), (12, false));
+}
+
+#[test]
+fn an_unset_variable_is_named_with_its_line_and_alone() {
+    let text = small("    client_secrets: [\"${NOT_SET}\"]\n", "");
+    let errors = config::load_str("f", &text, &env, &Names).unwrap_err();
+    let rows = errors.rows();
+    assert_eq!(rows.len(), 1, "{errors}");
+    assert_eq!((rows[0].line, rows[0].message.as_str()), (4, "variable NOT_SET is not set"));
+}
+
+#[test]
+fn a_store_without_a_secret_is_refused_unless_signatures_are_off_loudly() {
+    refused(&small("", ""), "has no client secret");
+    refused(&small("    client_secrets: [\"\"]\n", ""), "an empty client secret");
+    refused(&small("    signature: if-present\n", ""), "has no client secret");
+    let settings = load(&small("    signature: off\n", "")).unwrap();
+    assert_eq!(settings.stores[0].signature, SignaturePolicy::Off);
+    assert!(settings.warnings.iter().any(|warning| warning.contains("signature is off")));
+}
+
+#[test]
+fn secrets_come_from_files_beside_the_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "t0ken\n").unwrap();
+    std::fs::write(dir.path().join("secrets"), "one\n\ntwo\n").unwrap();
+    std::fs::write(dir.path().join("headers"), "X-Key: k\n").unwrap();
+    std::fs::write(dir.path().join("empty"), "\n").unwrap();
+    let file = dir.path().join("bcbridge.yaml");
+    let text = "stores:\n  - store_hash: abc\n    access_token_file: token\n    client_secrets_file: secrets\n    webhook_headers_file: headers\n";
+    std::fs::write(&file, text).unwrap();
+    let settings = config::load(&file, &env, &Names).unwrap();
+    let store = &settings.stores[0];
+    assert_eq!(store.access_token.expose_secret(), "t0ken");
+    assert_eq!(store.client_secrets.iter().map(|s| s.expose_secret()).collect::<Vec<_>>(), ["one", "two"]);
+    assert_eq!(store.webhook_headers["x-key"].expose_secret(), "k");
+    for bad in ["missing", "empty"] {
+        std::fs::write(&file, text.replace("token_file: token", &format!("token_file: {bad}"))).unwrap();
+        let error = config::load(&file, &env, &Names).unwrap_err().to_string();
+        assert!(error.contains("access_token_file"), "{error}");
+    }
+    std::fs::write(&file, format!("{text}    access_token: x\n")).unwrap();
+    let error = config::load(&file, &env, &Names).unwrap_err().to_string();
+    assert!(error.contains("both `access_token` and `access_token_file`"), "{error}");
+}
+
+#[test]
+fn topics_that_mix_entities_or_stores_are_refused() {
+    let two = "  - store_hash: xyz\n    access_token: ${BIGCOMMERCE_ACCESS_TOKEN}\n    client_secrets: [\"${BIGCOMMERCE_CLIENT_SECRET}\"]\n";
+    let with =
+        |topics: &str, stores: &str| small(SECRETS, &format!("{stores}kafka: {{ topics: {topics} }}\n"));
+    refused(&with("{ names: { entity: \"{prefix}.all\" } }", ""), "{entity}");
+    load(&with("{ names: { entity: \"{prefix}.all\" }, key: \"{entity}:{id}\" }", "")).unwrap();
+    refused(&with("{ names: { entity: \"{prefix}.{entity}\" } }", two), "{store}");
+    load(&with("{ names: { entity: \"{prefix}.{entity}\" }, key: \"{store}:{id}\" }", two)).unwrap();
+    refused(&with("{ names: { webhooks: \"{prefix}.in\" } }", two), "would hold");
+    refused(&with("{ names: { dlq: \"{prefix}.{store}.order\" } }", ""), "would hold");
+    refused(&with("{ names: { dlq: \"{prefix} {store}\" } }", ""), "no name of a topic");
+    refused(&with("{ key: \"{store}\" }", ""), "{id}");
+}
+
+#[test]
+fn the_api_is_reached_by_https_or_on_this_machine() {
+    let at = |uri: &str| small(&format!("    base_uri: {uri}\n{SECRETS}"), "");
+    load(&at("http://127.0.0.1:4010")).unwrap();
+    for bad in
+        ["http://10.0.0.1", "https://user:pw@example.com", "https://example.com/stores", "file:///etc/passwd"]
+    {
+        refused(&at(bad), "base_uri");
+    }
+}
+
+#[test]
+fn aliases_are_resolved_and_entities_given_once() {
+    let settings = load(&small(SECRETS, "incoming: [{entity: orders}]\n")).unwrap();
+    assert_eq!(settings.incoming[0].entity, "order");
+    refused(&small(SECRETS, "incoming: [{entity: orders}, {entity: order}]\n"), "given twice");
+    load(&small(SECRETS, "incoming: [{entity: order, store: abc}, {entity: order}]\n")).unwrap();
+    refused(&small(SECRETS, "incoming: [{entity: order, store: abd}]\n"), "did you mean `abc`?");
+}
+
+#[test]
+fn a_settings_file_is_looked_for_where_it_is_named() {
+    let none = |_: &str| None;
+    let named = |name: &str| (name == "BCBRIDGE_CONFIG").then(|| "/x/y.yaml".to_owned());
+    let explicit = std::path::Path::new("/a.yaml");
+    assert_eq!(config::find(Some(explicit), &named).unwrap(), config::Source::File("/a.yaml".into()));
+    assert_eq!(config::find(None, &named).unwrap(), config::Source::File("/x/y.yaml".into()));
+    assert!(config::find(None, &none).unwrap_err().to_string().contains("--config"));
+    assert_eq!(config::find(None, &env).unwrap(), config::Source::Environment);
+    let settings = config::load_source(&config::Source::Environment, &env, &Names).unwrap();
+    assert_eq!(settings.stores[0].store_hash, "abc123");
+    let gone = config::load(std::path::Path::new("/nowhere/x.yaml"), &env, &Names).unwrap_err();
+    assert!(gone.to_string().contains("/nowhere/x.yaml"), "{gone}");
+}
+
+proptest! {
+    #[test]
+    fn a_variable_never_becomes_a_key_and_never_changes_its_neighbours(value in "\\PC*|[\\n:{}\\[\\]#'\" a-z-]{0,40}") {
+        let env = |name: &str| (name == "TRICK").then(|| value.clone());
+        for (open, close) in [("", ""), ("\"", "\""), ("'", "'")] {
+            let text = format!(
+                "stores:\n  - store_hash: abc\n    access_token: x{open}\n    client_secrets: [y]\n    webhook_headers: {{ a: {open}${{TRICK}}{close} }}\nincoming: [ {{ entity: order, query: {{ q: {open}${{TRICK}}{close}, r: s }} }} ]\n"
+            ).replace(&format!("access_token: x{open}"), "access_token: x");
+            match config::load_str("f", &text, &env, &Names) {
+                Ok(settings) => {
+                    prop_assert_eq!(&settings.incoming[0].query["q"], &value);
+                    prop_assert_eq!(settings.incoming[0].query.len(), 2);
+                    prop_assert_eq!(settings.stores.len(), 1);
+                }
+                // A header cannot carry every text: that, and nothing else, may be refused.
+                Err(error) => {
+                    let rows = error.rows();
+                    prop_assert!(rows.iter().all(|row| row.message.contains("header")), "{}", error);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "([a-z_]{0,12}(: |:\\n  |\\n|- |\\$\\{[A-Z]*\\}|[\\[\\]{}'\"#,|>&*]|\\t| )){0,30}") {
+        let _ = load(&text);
+    }
+}
