@@ -125,7 +125,10 @@ pub fn main() -> ExitCode {
         LogStyle::Text => LogFormat::Text,
         LogStyle::Json => LogFormat::Json,
     };
-    if let Err(error) = telemetry::init(format, cli.verbose) {
+    // The demo shows what happens by itself.
+    let quiet = matches!(cli.command, Command::Demo(_)) && cli.verbose == 0;
+    let verbosity = if quiet { -1 } else { i8::try_from(cli.verbose).unwrap_or(i8::MAX) };
+    if let Err(error) = telemetry::init(format, verbosity) {
         eprintln!("error: {error}");
         return ExitCode::from(EXIT_FAILURE);
     }

@@ -89,12 +89,13 @@ pub enum InitError {
 /// Sets up the log of the process, once: to stderr, in `format`.
 ///
 /// What is logged: `RUST_LOG` where it is set and not empty, else by `verbosity` (the number of `-v`): 0 the life of the
-/// process, 1 each batch, 2 each record, 3 the libraries too. Records of librdkafka arrive under the target
+/// process, 1 each batch, 2 each record, 3 the libraries too; -1 errors of the bridge only, for a command that shows
+/// what happens by itself. Records of librdkafka arrive under the target
 /// `librdkafka`: warnings by default, one level more with each `-v`.
 ///
 /// # Errors
 /// See [`InitError`].
-pub fn init(format: LogFormat, verbosity: u8) -> Result<(), InitError> {
+pub fn init(format: LogFormat, verbosity: i8) -> Result<(), InitError> {
     let found = std::env::var(FILTER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let filter = filter(found.as_deref(), verbosity)?;
     let json = match format {
@@ -107,8 +108,9 @@ pub fn init(format: LogFormat, verbosity: u8) -> Result<(), InitError> {
 }
 
 /// What is let through: the user's words where there are any, else those of the verbosity.
-fn filter(found: Option<&str>, verbosity: u8) -> Result<EnvFilter, InitError> {
+fn filter(found: Option<&str>, verbosity: i8) -> Result<EnvFilter, InitError> {
     let words = found.unwrap_or(match verbosity {
+        ..0 => "off,bcbridge=error",
         0 => "info,librdkafka=warn,rdkafka=warn,noida=warn",
         1 => "info,bcbridge=debug,librdkafka=info",
         2 => "info,bcbridge=trace,librdkafka=debug",

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod bridge_incoming;
+mod bridge_lab;
+mod bridge_outgoing;
 mod broker_embedded;
 mod broker_lab;
 mod broker_probe;

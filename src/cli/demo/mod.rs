@@ -41,7 +41,7 @@ pub(super) struct Args {
     #[arg(long = "for", value_name = "TIME", value_parser = time)]
     duration: Option<Duration>,
     /// Changes a second that shoppers and staff make.
-    #[arg(long, default_value_t = 8.0)]
+    #[arg(long, default_value_t = 5.0)]
     rate: f64,
     /// Keeps the broker's data in this directory. Default: in memory.
     #[arg(long, value_name = "DIR")]
