@@ -30,7 +30,7 @@ pub use incoming::mapping;
 
 use crate::bigcommerce::StoreClient;
 use crate::catalog::Catalog;
-use crate::config::{Settings, SignaturePolicy};
+use crate::config::{Settings, SignaturePolicy, StoreSettings};
 use crate::console::{Console, ConsoleConfig, ConsoleState};
 use crate::incoming::decode::IntakeTopics;
 use crate::incoming::stage::Incoming;
@@ -185,13 +185,16 @@ impl Parts {
             .iter()
             .map(|net| format!("{}/{}", net.address, net.bits).parse().context("receiver.trusted_proxies"))
             .collect::<Result<_>>()?;
-        let topics = self.settings.stores.iter().map(|store| {
+        let of_store = |store: &StoreSettings| {
             let topics = topics::StoreTopics::of(&self.settings, &store.name);
             let intake = IntakeTopics { intake: topics.intake, dead_letters: topics.dead_letters };
             (Arc::from(store.name.as_str()), intake)
-        });
+        };
+        let topics: BTreeMap<Arc<str>, IntakeTopics> = self.settings.stores.iter().map(of_store).collect();
         let appender = Arc::new(IntakeProducer::new(self.cluster.client.clone(), APPEND_DEADLINE)?);
-        let intake = intake::KafkaIntake::new(self.catalog.clone(), topics.collect(), appender);
+        // The first callback has 300 ms, which finding the partitions would use up.
+        appender.warm(topics.values().map(|topics| topics.intake.to_string()).collect()).await?;
+        let intake = intake::KafkaIntake::new(self.catalog.clone(), topics, appender);
         let metrics = ReceiverMetrics::default();
         self.metrics.register(|registry| metrics.register(registry));
         let receiver = Receiver::bind(config, intake, metrics, Arc::new(|| SystemClock.wall_ms())).await?;
@@ -269,7 +272,7 @@ impl Parts {
     }
 }
 
-fn store_auth(store: &crate::config::StoreSettings) -> Result<StoreAuth> {
+fn store_auth(store: &StoreSettings) -> Result<StoreAuth> {
     let headers = store
         .webhook_headers
         .iter()

@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use super::convert;
 use super::settings::{ClientError, ClientSettings, Ear, create, is_transient};
@@ -22,6 +22,9 @@ use crate::runtime::ports::{Append, NotDurable};
 /// How long librdkafka keeps trying. Long enough for a leader election; callers give up earlier and spool, so
 /// that more would only make more duplicates.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the brokers may take to tell where a topic's partitions are.
+const WARM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why records are not known to be durable.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -88,6 +91,21 @@ impl IntakeProducer {
             Ok(Err(error)) => Err(self.explain(&producer, &error)),
             Err(_) => Err(AppendError::Deadline(deadline)),
         }
+    }
+
+    /// Learns where the topics' partitions are, so that the first record does not wait for it.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn warm(&self, topics: Vec<String>) -> Result<(), ClientError> {
+        let producer = self.current.load_full();
+        let asked = tokio::task::spawn_blocking(move || {
+            topics
+                .iter()
+                .try_for_each(|topic| producer.client().fetch_metadata(Some(topic), WARM_TIMEOUT).map(drop))
+        });
+        let answer = asked.await.unwrap_or(Err(KafkaError::Canceled));
+        answer.map_err(|error| ClientError::new("asking where the intake's partitions are", &error))
     }
 
     fn explain(&self, failed: &Arc<FutureProducer<Ear>>, error: &KafkaError) -> AppendError {

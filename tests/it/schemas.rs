@@ -83,7 +83,7 @@ fn wrong_results_are_refused() {
         ("attempts", Some(json!(-1))),
         ("class", Some(json!("D"))),
         ("status", Some(json!("200"))),
-        ("reason", None),
+        ("outcome", None),
         ("extra", Some(json!(1))),
     ] {
         assert_refused("result", &changed("result", field, value));
@@ -105,7 +105,7 @@ fn wrong_headers_are_refused() {
         ("dead-letter-headers", "bc_dlq_reason", None),
         ("dead-letter-headers", "bc_dlq_reason", Some(json!("Not A Name"))),
         ("dead-letter-headers", "__connect.errors.topic", None),
-        ("intake-headers", "bc_hint", Some(json!("guess"))),
+        ("intake-headers", "bc_op", Some(json!("guess"))),
         ("intake-headers", "bc_received_at", None),
     ] {
         assert_refused(name, &changed(name, field, value));
