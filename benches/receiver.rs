@@ -1,7 +1,7 @@
 //! How much of a bare handler's throughput the receiver keeps.
 //!
-//! Two servers in one process take the same signed callbacks and produce them to the same topic with equal producers:
-//! the receiver, and an axum handler that does nothing but check the signature and produce. Rounds alternate, so
+//! Two servers in one process take the same signed callbacks and produce them to the same topic with equal settings:
+//! the receiver, with the bridge's own producer, and an axum handler that only checks the signature and produces. Rounds alternate, so
 //! that a slow minute of the machine hits both; what counts is the ratio of neighbouring rounds.
 //!
 //! The broker is the one named by `KAFKA_BOOTSTRAP_SERVERS`, else the built-in one. Run with `cargo bench --bench
@@ -14,6 +14,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use base64::Engine as _;
+use bcbridge::kafka::append::{IntakeProducer, MESSAGE_TIMEOUT};
+use bcbridge::kafka::settings::ClientSettings;
+use bcbridge::model::record::OutRecord;
 use bcbridge::receiver::{
     Delivery, Intake, NotDurable, Receiver, ReceiverConfig, ReceiverMetrics, SignaturePolicy, StoreAuth,
     verify,
@@ -23,6 +26,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use sha2::Sha256;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,6 +37,10 @@ use tokio_util::sync::CancellationToken;
 const SECRET: &str = "bc_client_secret_of_the_bench_0123456789abcdef";
 const BODY: &str = r#"{"producer":"stores/abc123","hash":"dd70c0976e06b67aaf671e73f49dcb79230ebf9d","created_at":1767225600,"store_id":"1025646","scope":"store/order/created","data":{"type":"order","id":250}}"#;
 const TOPIC: &str = "bench-intake";
+const KEY: &str = "order/250";
+
+/// How long either server waits for the broker. Generous: an error here ends the bench.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Below this share of the bare handler's throughput, `--check` fails.
 const LEAST_RATIO: f64 = 0.8;
@@ -45,24 +53,37 @@ struct Options {
     connections: usize,
 }
 
-/// Where both servers put a callback: a producer, or nowhere.
-#[derive(Clone)]
-struct Sink(Option<FutureProducer>);
+/// Where the receiver puts a callback: the bridge's own producer, or nowhere.
+struct Ours(Option<IntakeProducer>);
 
-impl Sink {
-    async fn put(&self, body: &[u8]) -> Result<(), String> {
+impl Intake for Ours {
+    async fn append(&self, delivery: Delivery) -> Result<(), NotDurable> {
         let Some(producer) = &self.0 else { return Ok(()) };
-        let record = FutureRecord::<str, [u8]>::to(TOPIC).key("order/250").payload(body);
-        match producer.send(record, Duration::from_millis(300)).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.to_string()),
-        }
+        let record = OutRecord {
+            topic: TOPIC.into(),
+            partition: None,
+            key: Some(KEY.into()),
+            value: Some(delivery.body),
+            headers: Vec::new(),
+            timestamp_ms: None,
+        };
+        let appended = producer.append(vec![record], PATIENCE).await;
+        appended.map_err(|error| NotDurable { why: error.to_string() })
     }
 }
 
-impl Intake for Sink {
-    async fn append(&self, delivery: Delivery) -> Result<(), NotDurable> {
-        self.put(&delivery.body).await.map_err(|why| NotDurable { why })
+/// Where the bare handler puts a callback: a producer with the same settings, used plainly, or nowhere.
+#[derive(Clone)]
+struct Plain(Option<FutureProducer>);
+
+impl Plain {
+    async fn put(&self, body: &[u8]) -> Result<(), String> {
+        let Some(producer) = &self.0 else { return Ok(()) };
+        let record = FutureRecord::<str, [u8]>::to(TOPIC).key(KEY).payload(body);
+        match producer.send(record, PATIENCE).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.to_string()),
+        }
     }
 }
 
@@ -96,8 +117,8 @@ fn options() -> Options {
 async fn run(options: &Options) -> f64 {
     let broker = Broker::start(options.null).await;
     let stop = CancellationToken::new();
-    let receiver = start_receiver(broker.sink(), &stop).await;
-    let bare = start_bare(broker.sink(), &stop).await;
+    let bare = start_bare(broker.plain(), &stop).await;
+    let receiver = start_receiver(broker.ours(), &stop).await;
     // Both warm up: connections to the broker, topic metadata, caches.
     let mut serial = 0;
     for addr in [receiver, bare] {
@@ -151,25 +172,32 @@ impl Broker {
         Self { servers: named }
     }
 
-    /// A producer of its own for each server, with the settings of the intake.
-    fn sink(&self) -> Sink {
-        let Some(servers) = &self.servers else { return Sink(None) };
+    fn ours(&self) -> Ours {
+        Ours(self.servers.as_ref().map(|servers| {
+            let settings = ClientSettings::new(servers, BTreeMap::new()).expect("good settings");
+            IntakeProducer::new(settings, PATIENCE).expect("a producer")
+        }))
+    }
+
+    /// The settings are those of [`IntakeProducer`].
+    fn plain(&self) -> Plain {
+        let Some(servers) = &self.servers else { return Plain(None) };
         let producer: FutureProducer = ClientConfig::new()
             .set("bootstrap.servers", servers)
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("linger.ms", "0")
             .set("partitioner", "murmur2_random")
-            .set("message.timeout.ms", "5000")
+            .set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string())
             .create()
             .expect("a producer");
         // The first metadata request makes the topic where the broker makes topics.
         let _ = producer.client().fetch_metadata(Some(TOPIC), Duration::from_secs(5));
-        Sink(Some(producer))
+        Plain(Some(producer))
     }
 }
 
-async fn start_receiver(sink: Sink, stop: &CancellationToken) -> SocketAddr {
+async fn start_receiver(sink: Ours, stop: &CancellationToken) -> SocketAddr {
     let store = StoreAuth {
         name: "main".into(),
         store_hash: "abc123".to_owned(),
@@ -189,7 +217,7 @@ async fn start_receiver(sink: Sink, stop: &CancellationToken) -> SocketAddr {
 }
 
 /// The least that a correct handler does: one header each, HMAC, constant-time compare, produce, answer.
-async fn start_bare(sink: Sink, stop: &CancellationToken) -> SocketAddr {
+async fn start_bare(sink: Plain, stop: &CancellationToken) -> SocketAddr {
     let key = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key");
     let app = Router::new().route("/webhooks/main", post(bare)).with_state((key, sink));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -201,7 +229,7 @@ async fn start_bare(sink: Sink, stop: &CancellationToken) -> SocketAddr {
 }
 
 async fn bare(
-    State((key, sink)): State<(Hmac<Sha256>, Sink)>,
+    State((key, sink)): State<(Hmac<Sha256>, Plain)>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
