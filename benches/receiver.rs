@@ -1,7 +1,7 @@
 //! How much of a bare handler's throughput the receiver keeps.
 //!
-//! Two servers in one process take the same signed callbacks and produce them to the same topic with equal producers:
-//! the receiver, and an axum handler that does nothing but check the signature and produce. Rounds alternate, so
+//! Two servers in one process take the same signed callbacks and produce them to the same topic with equal settings:
+//! the receiver, with the bridge's own producer, and an axum handler that only checks the signature and produces. Rounds alternate, so
 //! that a slow minute of the machine hits both; what counts is the ratio of neighbouring rounds.
 //!
 //! The broker is the one named by `KAFKA_BOOTSTRAP_SERVERS`, else the built-in one. Run with `cargo bench --bench
@@ -14,6 +14,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use base64::Engine as _;
+use bcbridge::kafka::append::{IntakeProducer, MESSAGE_TIMEOUT};
+use bcbridge::kafka::settings::ClientSettings;
+use bcbridge::model::record::OutRecord;
 use bcbridge::receiver::{
     Delivery, Intake, NotDurable, Receiver, ReceiverConfig, ReceiverMetrics, SignaturePolicy, StoreAuth,
     verify,
@@ -21,8 +24,11 @@ use bcbridge::receiver::{
 use bcbridge::runtime::spawn;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rdkafka::ClientConfig;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use sha2::Sha256;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,6 +39,10 @@ use tokio_util::sync::CancellationToken;
 const SECRET: &str = "bc_client_secret_of_the_bench_0123456789abcdef";
 const BODY: &str = r#"{"producer":"stores/abc123","hash":"dd70c0976e06b67aaf671e73f49dcb79230ebf9d","created_at":1767225600,"store_id":"1025646","scope":"store/order/created","data":{"type":"order","id":250}}"#;
 const TOPIC: &str = "bench-intake";
+const KEY: &str = "order/250";
+
+/// How long either server waits for the broker. Generous: an error here ends the bench.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Below this share of the bare handler's throughput, `--check` fails.
 const LEAST_RATIO: f64 = 0.8;
@@ -45,24 +55,37 @@ struct Options {
     connections: usize,
 }
 
-/// Where both servers put a callback: a producer, or nowhere.
-#[derive(Clone)]
-struct Sink(Option<FutureProducer>);
+/// Where the receiver puts a callback: the bridge's own producer, or nowhere.
+struct Ours(Option<IntakeProducer>);
 
-impl Sink {
-    async fn put(&self, body: &[u8]) -> Result<(), String> {
+impl Intake for Ours {
+    async fn append(&self, delivery: Delivery) -> Result<(), NotDurable> {
         let Some(producer) = &self.0 else { return Ok(()) };
-        let record = FutureRecord::<str, [u8]>::to(TOPIC).key("order/250").payload(body);
-        match producer.send(record, Duration::from_millis(300)).await {
-            Ok(_) => Ok(()),
-            Err((error, _)) => Err(error.to_string()),
-        }
+        let record = OutRecord {
+            topic: TOPIC.into(),
+            partition: None,
+            key: Some(KEY.into()),
+            value: Some(delivery.body),
+            headers: Vec::new(),
+            timestamp_ms: None,
+        };
+        let appended = producer.append(vec![record], PATIENCE).await;
+        appended.map_err(|error| NotDurable { why: error.to_string() })
     }
 }
 
-impl Intake for Sink {
-    async fn append(&self, delivery: Delivery) -> Result<(), NotDurable> {
-        self.put(&delivery.body).await.map_err(|why| NotDurable { why })
+/// Where the bare handler puts a callback: a producer with the same settings, used plainly, or nowhere.
+#[derive(Clone)]
+struct Plain(Option<FutureProducer>);
+
+impl Plain {
+    async fn put(&self, body: &[u8]) -> Result<(), String> {
+        let Some(producer) = &self.0 else { return Ok(()) };
+        let record = FutureRecord::<str, [u8]>::to(TOPIC).key(KEY).payload(body);
+        match producer.send(record, PATIENCE).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(error.to_string()),
+        }
     }
 }
 
@@ -95,9 +118,10 @@ fn options() -> Options {
 
 async fn run(options: &Options) -> f64 {
     let broker = Broker::start(options.null).await;
+    broker.make_topic().await;
     let stop = CancellationToken::new();
-    let receiver = start_receiver(broker.sink(), &stop).await;
-    let bare = start_bare(broker.sink(), &stop).await;
+    let bare = start_bare(broker.plain(), &stop).await;
+    let receiver = start_receiver(broker.ours(), &stop).await;
     // Both warm up: connections to the broker, topic metadata, caches.
     let mut serial = 0;
     for addr in [receiver, bare] {
@@ -111,11 +135,9 @@ async fn run(options: &Options) -> f64 {
         let first = round(addrs[0], options.connections, length, &mut serial).await;
         let second = round(addrs[1], options.connections, length, &mut serial).await;
         let (ours, theirs) = if number % 2 == 0 { (first, second) } else { (second, first) };
-        println!(
-            "round {number}: receiver {ours:8.0}/s, bare handler {theirs:8.0}/s, ratio {:.3}",
-            ours / theirs
-        );
-        ratios.push(ours / theirs);
+        let ratio = ours.per_second / theirs.per_second;
+        println!("round {number}: receiver {ours}, bare handler {theirs}, ratio {ratio:.3}");
+        ratios.push(ratio);
     }
     stop.cancel();
     ratios.sort_by(f64::total_cmp);
@@ -151,25 +173,40 @@ impl Broker {
         Self { servers: named }
     }
 
-    /// A producer of its own for each server, with the settings of the intake.
-    fn sink(&self) -> Sink {
-        let Some(servers) = &self.servers else { return Sink(None) };
+    /// Makes the topic, six partitions as the bridge's own; one that is there already will do.
+    async fn make_topic(&self) {
+        let Some(servers) = &self.servers else { return };
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", servers).create().expect("a client");
+        let topic = NewTopic::new(TOPIC, 6, TopicReplication::Fixed(1));
+        let made = admin.create_topics([&topic], &AdminOptions::new()).await.expect("the broker answers");
+        println!("topic: {made:?}");
+    }
+
+    fn ours(&self) -> Ours {
+        Ours(self.servers.as_ref().map(|servers| {
+            let settings = ClientSettings::new(servers, BTreeMap::new()).expect("good settings");
+            IntakeProducer::new(settings, PATIENCE).expect("a producer")
+        }))
+    }
+
+    /// The settings are those of [`IntakeProducer`].
+    fn plain(&self) -> Plain {
+        let Some(servers) = &self.servers else { return Plain(None) };
         let producer: FutureProducer = ClientConfig::new()
             .set("bootstrap.servers", servers)
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("linger.ms", "0")
             .set("partitioner", "murmur2_random")
-            .set("message.timeout.ms", "5000")
+            .set("message.timeout.ms", MESSAGE_TIMEOUT.as_millis().to_string())
             .create()
             .expect("a producer");
-        // The first metadata request makes the topic where the broker makes topics.
-        let _ = producer.client().fetch_metadata(Some(TOPIC), Duration::from_secs(5));
-        Sink(Some(producer))
+        Plain(Some(producer))
     }
 }
 
-async fn start_receiver(sink: Sink, stop: &CancellationToken) -> SocketAddr {
+async fn start_receiver(sink: Ours, stop: &CancellationToken) -> SocketAddr {
     let store = StoreAuth {
         name: "main".into(),
         store_hash: "abc123".to_owned(),
@@ -189,7 +226,7 @@ async fn start_receiver(sink: Sink, stop: &CancellationToken) -> SocketAddr {
 }
 
 /// The least that a correct handler does: one header each, HMAC, constant-time compare, produce, answer.
-async fn start_bare(sink: Sink, stop: &CancellationToken) -> SocketAddr {
+async fn start_bare(sink: Plain, stop: &CancellationToken) -> SocketAddr {
     let key = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key");
     let app = Router::new().route("/webhooks/main", post(bare)).with_state((key, sink));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -201,7 +238,7 @@ async fn start_bare(sink: Sink, stop: &CancellationToken) -> SocketAddr {
 }
 
 async fn bare(
-    State((key, sink)): State<(Hmac<Sha256>, Sink)>,
+    State((key, sink)): State<(Hmac<Sha256>, Plain)>,
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
@@ -221,8 +258,29 @@ async fn bare(
     }
 }
 
-/// Callbacks answered 200 in a second, over `connections` kept alive. Requests are signed before the clock starts.
-async fn round(addr: SocketAddr, connections: usize, length: Duration, serial: &mut u64) -> f64 {
+/// What one round measured. The processor time is that of the whole process, load and built-in broker included: it
+/// is the same for both servers, and unlike the throughput it does not suffer from a busy machine.
+struct Measured {
+    per_second: f64,
+    cpu_us_each: f64,
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:7.0}/s {:5.1} us cpu", self.per_second, self.cpu_us_each)
+    }
+}
+
+/// User and system time of this process so far, in seconds; zero where there is no /proc.
+fn cpu_seconds() -> f64 {
+    // Fields 14 and 15, counted from the state that follows the name in brackets; ticks are hundredths of a second.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Callbacks answered 200, over `connections` kept alive. Requests are signed before the clock starts.
+async fn round(addr: SocketAddr, connections: usize, length: Duration, serial: &mut u64) -> Measured {
     // More than can be answered: 60,000 a second in all.
     let share = (60_000.0 * length.as_secs_f64()) as u64 / connections as u64 + 1;
     let mut tasks = Vec::new();
@@ -231,7 +289,7 @@ async fn round(addr: SocketAddr, connections: usize, length: Duration, serial: &
         *serial += share;
         tasks.push((TcpStream::connect(addr).await.expect("a connection"), requests));
     }
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), cpu_seconds());
     let until = started + length;
     let running: Vec<_> =
         tasks.into_iter().map(|(stream, requests)| spawn("load", load(stream, requests, until))).collect();
@@ -239,7 +297,10 @@ async fn round(addr: SocketAddr, connections: usize, length: Duration, serial: &
     for task in running {
         answered += task.await.expect("the load runs");
     }
-    answered as f64 / started.elapsed().as_secs_f64()
+    Measured {
+        per_second: answered as f64 / started.elapsed().as_secs_f64(),
+        cpu_us_each: (cpu_seconds() - cpu) * 1e6 / answered as f64,
+    }
 }
 
 async fn load(mut stream: TcpStream, requests: Vec<Vec<u8>>, until: Instant) -> u64 {
@@ -257,6 +318,7 @@ async fn load(mut stream: TcpStream, requests: Vec<Vec<u8>>, until: Instant) -> 
             assert!(n > 0, "the server hung up after {:?}", String::from_utf8_lossy(&answer[..read]));
             read += n;
         }
+        // A refused callback is cheap; a round with one would measure nothing.
         assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer[..read]));
         answered += 1;
     }
