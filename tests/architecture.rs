@@ -118,8 +118,8 @@ const STRANGERS: [(&str, &[&str], &str); 16] = [
     ),
     (
         "embedded",
-        &["receiver", "console", "kafka", "bigcommerce", "sandbox", "incoming", "outgoing", "app", "cli"],
-        "a broker knows Kafka's wire and nothing of ours",
+        &["receiver", "console", "bigcommerce", "sandbox", "incoming", "outgoing", "app", "cli"],
+        "a broker knows Kafka's wire, and of ours only what the client must know of it",
     ),
     (
         "config",

@@ -8,6 +8,7 @@
 pub mod append;
 pub mod consume;
 mod convert;
+mod deliveries;
 pub mod ledger;
 pub mod probe;
 pub mod read_back;

@@ -16,23 +16,20 @@
 //! which is how long a crash can hold up readers (K5).
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::append::is_refusal;
 use super::consume::GroupHandle;
 use super::convert;
-use super::settings::{ClientError, ClientSettings, Ear, create};
+use super::deliveries::Deliveries;
+use super::settings::{ClientError, ClientSettings, create};
 use crate::model::record::{OffsetCommit, OutRecord, Partition};
 use crate::runtime::ports::{NotCommitted, Produce};
 
@@ -497,52 +494,4 @@ fn judge(error: &KafkaError) -> Judgement {
         return Judgement::Final(Trouble::Abort(outcome));
     }
     if inner.is_retriable() { Judgement::SameAgain } else { Judgement::Final(Trouble::Fatal(text)) }
-}
-
-/// Counts delivery reports: a transaction may be committed when each of its records has one, and all are good.
-struct Deliveries {
-    ear: Ear,
-    outstanding: AtomicUsize,
-    failure: Mutex<Option<(String, KafkaError)>>,
-}
-
-impl Default for Deliveries {
-    fn default() -> Self {
-        Self { ear: Ear::new("transact"), outstanding: AtomicUsize::new(0), failure: Mutex::new(None) }
-    }
-}
-
-impl Deliveries {
-    /// Forgets the reports of an aborted transaction.
-    fn start_counting(&self) {
-        self.outstanding.store(0, Ordering::Relaxed);
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, fac: &str, message: &str) {
-        self.ear.hear(level, fac, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.ear.fail(&error, reason);
-    }
-
-    fn stats_raw(&self, _statistics: &[u8]) {}
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        use rdkafka::Message as _;
-        // Reports of purged records of an aborted transaction may come late.
-        let _ = self.outstanding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-        if let Err((error, message)) = result {
-            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            // The first one is the cause; the others follow from it.
-            failure.get_or_insert_with(|| (message.topic().to_owned(), error.clone()));
-        }
-    }
 }

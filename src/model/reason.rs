@@ -86,3 +86,15 @@ impl std::fmt::Display for Reason {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_section_in_the_docs_and_every_section_its_reason() {
+        let docs = include_str!("../../docs/reasons.md");
+        let sections: Vec<&str> = docs.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        assert_eq!(sections, Reason::ALL.map(Reason::name));
+    }
+}
