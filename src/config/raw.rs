@@ -128,7 +128,7 @@ pub(super) struct Store {
     access_token: Option<String>,
     /// File that holds the token.
     access_token_file: Option<String>,
-    /// Origin of the API; https, http only for this machine. Default: https://api.bigcommerce.com.
+    /// Origin of the API; https, http only for this machine. Default: <https://api.bigcommerce.com>.
     base_uri: Option<String>,
     /// Secrets that callbacks may be signed with; several while rotating.
     client_secrets: Option<Vec<Scalar>>,

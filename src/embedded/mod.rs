@@ -12,7 +12,7 @@
 //! - the open transaction of a dead producer blocks readers until its `transactional.id` initialises again;
 //! - readers are told of an aborted transaction for ever, which hides what the same producer id commits later
 //!   from readers that follow live; `kafka::transact` takes a new id after an abort here;
-//! - a fetch ignores the byte limits of the request, and does not wait for data: see [`pace`].
+//! - a fetch ignores the byte limits of the request, and does not wait for data: see `pace`.
 //!
 //! It fails only at the start (port taken, unreadable data); later a failed save is logged and tried again.
 

@@ -4,7 +4,7 @@
 //! event from being published twice when BigCommerce sends it again (it does so for 48 hours), and an older
 //! state from following a newer one.
 //!
-//! Bounded: [`MAX_EVENTS`] events of an entity, [`MAX_ENTITIES`] entities. Beyond that the oldest are forgotten,
+//! Bounded: `MAX_EVENTS` events of an entity, `MAX_ENTITIES` entities. Beyond that the oldest are forgotten,
 //! and a late duplicate costs one more record.
 
 use std::borrow::Cow;

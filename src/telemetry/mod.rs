@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn every_verbosity_is_a_filter_and_the_variable_wins_over_it() {
-        for verbosity in 0..=u8::MAX {
+        for verbosity in 0..=i8::MAX {
             filter(None, verbosity).unwrap();
         }
         let ((), log) = captured_with(filter(Some("error"), 3).unwrap(), false, || tracing::warn!("quiet"));

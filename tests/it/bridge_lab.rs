@@ -95,7 +95,9 @@ impl Lab {
         let (receiver, console) = (app.receiver.unwrap(), app.console.unwrap());
         let (client, readiness) = (app.cluster.client.clone(), app.readiness.clone());
         let (trigger, drain) = Drain::switch();
-        let bridge = tokio::spawn(async move { app.run(async move { drain.requested().await }).await });
+        let bridge = bcbridge::runtime::spawn("bridge", async move {
+            app.run(async move { drain.requested().await }).await
+        });
         let lab = Self {
             control: sandbox.control(),
             client,

@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod bridge_incoming;
+mod bridge_kill;
 mod bridge_lab;
 mod bridge_outgoing;
+mod bridge_wrong_input;
 mod broker_embedded;
 mod broker_lab;
 mod broker_probe;
