@@ -54,8 +54,10 @@ struct Line {
     coalescer: Coalescer,
     reading: BTreeMap<EntityId, Gathering>,
     running: usize,
-    /// No job starts before this.
+    /// No list starts before this, so that it fills.
     open_at: Option<Instant>,
+    /// No job starts before this, after trouble.
+    paused_until: Option<Instant>,
     /// Troubles in a row.
     troubles: u32,
     /// Since when every read failed.
@@ -91,6 +93,7 @@ impl<S: Store> Incoming<S> {
             reading: BTreeMap::new(),
             running: 0,
             open_at: None,
+            paused_until: None,
             troubles: 0,
             failing_since: None,
         };
@@ -238,11 +241,14 @@ impl<S: Store> Incoming<S> {
         let others_flow = self.last_success.is_some_and(|at| now.duration_since(at) < TROUBLE.1);
         let line = self.lines.get_mut(key.entity.as_ref())?;
         let since = *line.failing_since.get_or_insert(now);
-        let pause = TROUBLE.0.saturating_mul(1 << line.troubles.min(7)).clamp(after, TROUBLE.1.max(after));
-        let at = now + pause;
-        if line.open_at.is_none_or(|open| open < at) {
+        // One failed list is one trouble, however many entities it was about.
+        let paused = line.paused_until.filter(|until| *until > now);
+        let grown = TROUBLE.0.saturating_mul(1 << line.troubles.min(7)).min(TROUBLE.1);
+        let pause = if paused.is_some() { after } else { grown.max(after) };
+        let at = paused.map_or(now + pause, |until| until.max(now + pause));
+        line.paused_until = Some(at);
+        if paused.is_none() {
             line.troubles += 1;
-            line.open_at = Some(at);
             warn!(store = %self.settings.name, entity.kind = %key.entity, detail, pause_ms = pause.as_millis(), "reads of an entity pause");
         }
         if now.duration_since(since) > REAPPEND_AFTER && others_flow {
@@ -351,7 +357,7 @@ impl Line {
     }
 
     fn next(&mut self, now: Instant) -> Option<Plan> {
-        if self.running >= self.most_running() || self.open_at.is_some_and(|at| at > now) {
+        if self.running >= self.most_running() || self.opens_at().is_some_and(|at| at > now) {
             return None;
         }
         let plan = plan::choose(&self.settings, self.coalescer.due(now))?;
@@ -374,7 +380,11 @@ impl Line {
             return None;
         }
         let due = self.coalescer.next_due()?;
-        Some(self.open_at.map_or(due, |open| open.max(due)))
+        Some(self.opens_at().map_or(due, |open| open.max(due)))
+    }
+
+    fn opens_at(&self) -> Option<Instant> {
+        self.open_at.max(self.paused_until)
     }
 }
 
