@@ -162,6 +162,12 @@ impl Coalescer {
         self.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id)
     }
 
+    /// Whether an earlier read for what waits found no such entity, and nothing says that it was deleted.
+    pub fn was_missing(&self, id: &EntityId) -> bool {
+        let waiting = self.slots.get(id).and_then(|slot| slot.waiting.as_ref());
+        waiting.is_some_and(|w| w.gathering.history.misses > 0 && !w.gathering.says_deleted())
+    }
+
     /// When the next id is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)

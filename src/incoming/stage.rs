@@ -360,7 +360,8 @@ impl Line {
         if self.running >= self.most_running() || self.opens_at().is_some_and(|at| at > now) {
             return None;
         }
-        let plan = plan::choose(&self.settings, self.coalescer.due(now))?;
+        let was_missing = |id: &EntityId| self.coalescer.was_missing(id);
+        let plan = plan::choose(&self.settings, self.coalescer.due(now), was_missing)?;
         for id in plan.ids() {
             let gathering = self.coalescer.take(id).expect("what is due can be taken");
             self.reading.insert(id.clone(), gathering);
