@@ -40,6 +40,8 @@ pub struct History {
     pub misses: u32,
     /// Reads that brought something older than it should be.
     pub stale: u32,
+    /// Hints that there were at the first of them; those that joined later were not waited for.
+    pub waited_for: usize,
     /// Replies that could not be understood.
     pub garbled: u32,
 }
@@ -48,6 +50,11 @@ impl Gathering {
     /// Whether a hint says that the entity was deleted.
     pub fn says_deleted(&self) -> bool {
         self.hints.iter().any(|g| g.hint.trigger.op == Op::Delete)
+    }
+
+    /// When the store says that the last of it happened, in unix seconds.
+    pub fn created_at(&self) -> Option<i64> {
+        self.hints.iter().filter_map(|g| g.hint.created_at).max()
     }
 
     /// What the record should say happened, if the entity is there.
@@ -65,6 +72,12 @@ impl Gathering {
     /// The rows that are meant, of a read that brings several; none means all of them.
     pub fn rows(&self) -> Option<BTreeSet<&EntityId>> {
         self.hints.iter().map(|g| g.hint.trigger.row.as_ref()).collect()
+    }
+
+    /// Takes out the hints that joined while the others waited for a newer state.
+    pub fn take_young(&mut self) -> Vec<Gathered> {
+        let waited_for = if self.history.stale > 0 { self.history.waited_for } else { self.hints.len() };
+        self.hints.split_off(waited_for.clamp(1, self.hints.len()))
     }
 
     /// Sets aside the hints whose event is in an earlier record; the read answers the others.

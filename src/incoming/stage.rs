@@ -181,6 +181,8 @@ impl<S: Store> Incoming<S> {
         }
         match verdict {
             Verdict::Publish { rows, suspect } => {
+                // A state that may be too old answers only those that waited long enough for a newer one.
+                let young = if suspect { gathering.take_young() } else { Vec::new() };
                 let publication = Publication {
                     store: &self.settings,
                     settings: &settings,
@@ -190,11 +192,16 @@ impl<S: Store> Incoming<S> {
                 };
                 let version = rows.iter().filter_map(|row| row.version).max().or(known.version);
                 let records = self.published(&publication, &rows);
-                Some(self.close(&key, gathering, version, records))
+                let settled = self.close(&key, gathering, version, records);
+                let line = self.lines.get_mut(entity)?;
+                young.into_iter().for_each(|gathered| line.coalescer.add(gathered, now));
+                Some(settled)
             }
             Verdict::Gone => {
                 let records = self.gone(&settings, &id, &gathering, read_at_ms);
-                Some(self.close(&key, gathering, None, records))
+                // So that a replica that lags cannot bring it back.
+                let version = known.version.max(gathering.created_at());
+                Some(self.close(&key, gathering, version, records))
             }
             Verdict::Dead { reason, detail, reply } => {
                 let hints = &gathering.hints;
