@@ -80,10 +80,9 @@ impl Gathering {
         self.hints.split_off(waited_for.clamp(1, self.hints.len()))
     }
 
-    /// Sets aside the hints whose event is in an earlier record; the read answers the others.
-    pub fn set_repeats_aside(&mut self, is_known: impl Fn(&str) -> bool) {
-        let (repeats, hints) =
-            std::mem::take(&mut self.hints).into_iter().partition(|g| is_known(&g.hint.event));
+    /// Sets aside the hints that an earlier record answered; the read answers the others.
+    pub fn set_repeats_aside(&mut self, is_known: impl Fn(&Hint) -> bool) {
+        let (repeats, hints) = std::mem::take(&mut self.hints).into_iter().partition(|g| is_known(&g.hint));
         self.hints = hints;
         self.repeats.extend(Vec::into_iter(repeats).map(|g: Gathered| g.record.position));
     }

@@ -147,7 +147,7 @@ impl<S: Store> Incoming<S> {
     /// Takes a hint into its line, or settles it at once.
     fn take(&mut self, hint: Hint, record: InRecord, now: Instant) -> Option<Settled> {
         let key = &hint.trigger.key;
-        if self.memory.has(key, &hint.event) {
+        if self.memory.has(&hint) {
             self.meter.suppressed(&key.entity, Suppressed::Duplicate, 1);
             return Some(self.settle(&record, Vec::new()));
         }
@@ -166,7 +166,7 @@ impl<S: Store> Incoming<S> {
         let mut gathering = line.reading.remove(&id)?;
         let settings = line.settings.clone();
         let key = EntityKey { entity: settings.row.name.as_str().into(), id: id.clone() };
-        gathering.set_repeats_aside(|event| self.memory.has(&key, event));
+        gathering.set_repeats_aside(|hint| self.memory.has(hint));
         if gathering.hints.is_empty() {
             line.coalescer.done(&id);
             self.meter.suppressed(entity, Suppressed::Duplicate, gathering.repeats.len());
@@ -335,7 +335,7 @@ impl<S: Store> Incoming<S> {
         mut records: Vec<OutRecord>,
     ) -> Settled {
         let mut known = self.memory.get(key);
-        known.add(gathering.hints.iter().map(|g| g.hint.event.as_str()));
+        known.add(gathering.hints.iter().map(|g| &g.hint));
         known.version = version;
         let partition = &gathering.hints[0].record.position.partition;
         records.push(self.memory.note(key, known, &self.settings.ledger, partition));
