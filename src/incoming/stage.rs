@@ -351,7 +351,7 @@ fn again(intake: &Arc<str>, gathered: &Gathered) -> OutRecord {
     OutRecord {
         topic: intake.clone(),
         partition: Some(record.position.partition.number),
-        key: record.key.clone(),
+        key: Some(Bytes::from(gathered.hint.trigger.key.to_string())),
         value: record.value.clone(),
         headers: gathered.hint.headers(),
         timestamp_ms: record.timestamp_ms,
@@ -410,10 +410,7 @@ impl<S: Store> Stage for Incoming<S> {
             return self.take(hint, record, now).into_iter().collect();
         }
         match self.foreign(&record) {
-            // Of several triggers only one can carry the record's position; a record of ours has one.
-            Ok(hints) if hints.len() == 1 => {
-                hints.into_iter().filter_map(|hint| self.take(hint, record.clone(), now)).collect()
-            }
+            // To the partition of each entity, where its order is kept.
             Ok(hints) => {
                 let again = hints.iter().map(|hint| OutRecord {
                     topic: self.settings.intake.clone(),
