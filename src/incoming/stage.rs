@@ -278,12 +278,15 @@ impl<S: Store> Incoming<S> {
         let entity = publication.settings.row.name.as_str();
         let hints = publication.gathering.hints.len();
         let mut records = Vec::new();
-        let mut meant = 0;
+        let (mut meant, mut published) = (0, false);
         for row in rows.iter().filter(|row| wanted.as_ref().is_none_or(|wanted| wanted.contains(&row.id))) {
             meant += 1;
             match publication.row(row) {
-                Ok(Some(record)) => records.push(record),
-                Ok(None) => self.meter.suppressed(entity, Suppressed::Filtered, hints),
+                Ok(Some(record)) => {
+                    records.push(record);
+                    published = true;
+                }
+                Ok(None) => {}
                 Err(error) => {
                     let reason = match error {
                         NotPublished::Mapping(..) => Reason::TransformFailed,
@@ -295,10 +298,12 @@ impl<S: Store> Incoming<S> {
                 }
             }
         }
-        if meant == 0 {
-            self.meter.suppressed(entity, Suppressed::NoRow, hints);
-        } else {
+        // Each hint counts once, however many rows it is about.
+        if published {
             self.count(publication.settings, publication.gathering, publication.gathering.op());
+        } else if records.is_empty() {
+            let why = if meant == 0 { Suppressed::NoRow } else { Suppressed::Filtered };
+            self.meter.suppressed(entity, why, hints);
         }
         records
     }
