@@ -479,3 +479,5 @@ impl<S: Store> Stage for Incoming<S> {
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
