@@ -7,3 +7,6 @@ pub mod ports;
 pub mod runner;
 pub mod task;
 pub use task::spawn;
+
+#[cfg(test)]
+mod sim;
