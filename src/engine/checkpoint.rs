@@ -65,11 +65,10 @@ impl Checkpoint {
         if offset < base {
             return Opened::Settled;
         }
+        // With nothing open, whatever lies before this record is done with, however far away it is.
+        let base = if self.high <= base { self.jump(offset) } else { base };
         if offset - base >= WINDOW {
             return Opened::Full;
-        }
-        if self.high < base {
-            self.high = base;
         }
         for skipped in self.high..offset {
             self.mark(skipped);
@@ -121,6 +120,15 @@ impl Checkpoint {
                 .unwrap_or(false)
     }
 
+    /// Moves the base up to `offset`; there is nothing open below it.
+    fn jump(&mut self, offset: i64) -> i64 {
+        let base = self.base.unwrap_or(offset);
+        let passed = usize::try_from(offset - base).unwrap_or(0).min(self.settled.len());
+        self.settled.drain(..passed);
+        (self.base, self.high) = (Some(offset), offset);
+        offset
+    }
+
     fn mark(&mut self, offset: i64) {
         let Some(base) = self.base else { return };
         let Ok(index) = usize::try_from(offset - base) else { return };
@@ -165,6 +173,31 @@ mod tests {
         checkpoint.settle(0);
         assert_eq!(checkpoint.commit(), Some((WINDOW, String::new())));
         assert_eq!(checkpoint.open(WINDOW), Opened::New);
+    }
+
+    #[test]
+    fn a_gap_wider_than_the_window_is_passed_when_nothing_is_open() {
+        let mut checkpoint = Checkpoint::resume(Some(7), "");
+        assert_eq!(checkpoint.open(7 + 3 * WINDOW), Opened::New);
+        let last = 7 + 5 * WINDOW;
+        assert_eq!(checkpoint.open(last), Opened::Full, "the record before is open");
+        checkpoint.settle(7 + 3 * WINDOW);
+        assert_eq!(checkpoint.open(last), Opened::New);
+        assert_eq!(checkpoint.commit(), Some((last, String::new())));
+    }
+
+    #[test]
+    fn what_was_settled_above_a_gap_stays_settled() {
+        let mut checkpoint = Checkpoint::default();
+        assert!((0..10).all(|offset| checkpoint.open(offset) == Opened::New));
+        [4, 5, 9].into_iter().for_each(|offset| checkpoint.settle(offset));
+        let (next, metadata) = checkpoint.commit().unwrap();
+        let mut checkpoint = Checkpoint::resume(Some(next), &metadata);
+        assert_eq!(checkpoint.open(4), Opened::Settled, "0 to 3 were deleted meanwhile");
+        assert_eq!(checkpoint.open(6), Opened::New);
+        assert_eq!(checkpoint.open(9), Opened::Settled);
+        assert_eq!(checkpoint.commit().unwrap().0, 6);
+        assert_eq!(checkpoint.open_count(), 1);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct History {
     pub misses: u32,
     /// Reads that brought something older than it should be.
     pub stale: u32,
+    /// Hints that there were at the first of them; those that joined later were not waited for.
+    pub waited_for: usize,
     /// Replies that could not be understood.
     pub garbled: u32,
 }
@@ -48,6 +50,11 @@ impl Gathering {
     /// Whether a hint says that the entity was deleted.
     pub fn says_deleted(&self) -> bool {
         self.hints.iter().any(|g| g.hint.trigger.op == Op::Delete)
+    }
+
+    /// When the store says that the last of it happened, in unix seconds.
+    pub fn created_at(&self) -> Option<i64> {
+        self.hints.iter().filter_map(|g| g.hint.created_at).max()
     }
 
     /// What the record should say happened, if the entity is there.
@@ -67,10 +74,15 @@ impl Gathering {
         self.hints.iter().map(|g| g.hint.trigger.row.as_ref()).collect()
     }
 
-    /// Sets aside the hints whose event is in an earlier record; the read answers the others.
-    pub fn set_repeats_aside(&mut self, is_known: impl Fn(&str) -> bool) {
-        let (repeats, hints) =
-            std::mem::take(&mut self.hints).into_iter().partition(|g| is_known(&g.hint.event));
+    /// Takes out the hints that joined while the others waited for a newer state.
+    pub fn take_young(&mut self) -> Vec<Gathered> {
+        let waited_for = if self.history.stale > 0 { self.history.waited_for } else { self.hints.len() };
+        self.hints.split_off(waited_for.clamp(1, self.hints.len()))
+    }
+
+    /// Sets aside the hints that an earlier record answered; the read answers the others.
+    pub fn set_repeats_aside(&mut self, is_known: impl Fn(&Hint) -> bool) {
+        let (repeats, hints) = std::mem::take(&mut self.hints).into_iter().partition(|g| is_known(&g.hint));
         self.hints = hints;
         self.repeats.extend(Vec::into_iter(repeats).map(|g: Gathered| g.record.position));
     }
@@ -160,6 +172,12 @@ impl Coalescer {
     /// The ids that are due, the longest waiting first.
     pub fn due(&self, now: Instant) -> impl Iterator<Item = &EntityId> {
         self.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id)
+    }
+
+    /// Whether an earlier read for what waits found no such entity, and nothing says that it was deleted.
+    pub fn was_missing(&self, id: &EntityId) -> bool {
+        let waiting = self.slots.get(id).and_then(|slot| slot.waiting.as_ref());
+        waiting.is_some_and(|w| w.gathering.history.misses > 0 && !w.gathering.says_deleted())
     }
 
     /// When the next id is due.

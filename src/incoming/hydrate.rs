@@ -21,6 +21,10 @@ use crate::model::reason::Reason;
 use crate::model::request::{Answer, Reply, Request};
 use crate::runtime::ports::Store;
 
+/// Halvings of one list whose content is refused, at most: eight find one bad id among 250, so this finds some
+/// dozens. What is not singled out by then waits, and those that were are out of its way.
+const MAX_HALVINGS: usize = 64;
+
 /// Pages of one list, at most: 100,000 rows of a read by id are not a reply but a fault.
 const MAX_PAGES: usize = 400;
 
@@ -105,26 +109,81 @@ async fn read_one<S: Store>(
     Ok(vec![row])
 }
 
+/// Reads by a list. One that is refused for its content is read again in halves, until what BigCommerce refuses
+/// stands alone: one bad id does not spoil the others.
 async fn read_many<S: Store>(store: &S, settings: &EntitySettings, ids: &[EntityId]) -> Vec<Outcome> {
-    let mut rows: HashMap<EntityId, Vec<Row>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
-    for page in 1..=MAX_PAGES {
-        match read_page(store, settings, ids, page).await {
-            Ok((found, more)) => {
-                for (hint, row) in found {
-                    // A range and a list by parent bring more than was asked for.
-                    if let Some(rows) = rows.get_mut(&hint) {
-                        rows.push(row);
-                    }
-                }
-                if !more {
-                    break;
-                }
+    let mut outcomes = Vec::with_capacity(ids.len());
+    let mut parts = vec![ids];
+    let mut halvings = 0;
+    while let Some(part) = parts.pop() {
+        match read_list(store, settings, part).await {
+            Ok(read) => outcomes.extend(read),
+            Err(Failure::Refused { reason: Reason::Refused, .. })
+                if part.len() > 1 && halvings < MAX_HALVINGS =>
+            {
+                halvings += 1;
+                let (left, right) = part.split_at(part.len() / 2);
+                parts.extend([right, left]);
             }
-            Err(failure) => return ids.iter().map(|id| (id.clone(), Err(failure.clone()))).collect(),
+            Err(Failure::Refused { reason: Reason::Refused, reply }) if part.len() > 1 => {
+                let detail = format!("many ids of a list are refused with status {}", reply.status);
+                let failure = Failure::Later { after: Duration::ZERO, detail };
+                outcomes.extend(failed(parts.drain(..).chain([part]).flatten(), &failure));
+            }
+            // In trouble: the other parts are not even tried.
+            Err(failure @ (Failure::Later { .. } | Failure::Unauthorized)) => {
+                outcomes.extend(failed(parts.drain(..).chain([part]).flatten(), &failure));
+            }
+            Err(failure @ (Failure::Refused { .. } | Failure::Garbled(_))) => {
+                outcomes.extend(failed(part, &failure));
+            }
         }
     }
-    ids.iter().map(|id| (id.clone(), Ok(rows.remove(id).unwrap_or_default()))).collect()
+    outcomes
 }
+
+fn failed<'a>(ids: impl IntoIterator<Item = &'a EntityId>, failure: &Failure) -> Vec<Outcome> {
+    ids.into_iter().map(|id| (id.clone(), Err(failure.clone()))).collect()
+}
+
+/// Reads all pages of a list.
+async fn read_list<S: Store>(
+    store: &S,
+    settings: &EntitySettings,
+    ids: &[EntityId],
+) -> Result<Vec<Outcome>, Failure> {
+    let mut broken = None;
+    let mut rows: HashMap<EntityId, Vec<Row>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
+    for page in 1..=MAX_PAGES {
+        let (found, more) = read_page(store, settings, ids, page).await?;
+        for found in found {
+            match found {
+                // A range and a list by parent bring more than was asked for.
+                Ok((hint, row)) => rows.entry(hint).and_modify(|rows| rows.push(row)),
+                Err(failure) => {
+                    broken = Some(failure);
+                    continue;
+                }
+            };
+        }
+        if !more {
+            break;
+        }
+    }
+    // A row that says not whose it is may be anybody's who has none; of a group, anybody's.
+    let is_group = settings.row.hint_key.is_some();
+    let outcome = |id: &EntityId| {
+        let rows = rows.remove(id).unwrap_or_default();
+        match &broken {
+            Some(failure) if rows.is_empty() || is_group => (id.clone(), Err(failure.clone())),
+            _ => (id.clone(), Ok(rows)),
+        }
+    };
+    Ok(ids.iter().map(outcome).collect())
+}
+
+/// A row and the hinted id that it belongs to, or what is wrong with it.
+type Found = Result<(EntityId, Row), Failure>;
 
 /// The rows of one page, and whether another follows.
 async fn read_page<S: Store>(
@@ -132,7 +191,7 @@ async fn read_page<S: Store>(
     settings: &EntitySettings,
     ids: &[EntityId],
     page: usize,
-) -> Result<(Vec<(EntityId, Row)>, bool), Failure> {
+) -> Result<(Vec<Found>, bool), Failure> {
     let request = plan::list_request(settings, ids, page).map_err(Failure::Garbled)?;
     let v2 = is_v2(&request);
     let reply = done(store.send(request).await)?;
@@ -149,8 +208,7 @@ async fn read_page<S: Store>(
             list.meta.pagination.is_some_and(|p| p.current_page < p.total_pages) && !list.data.is_empty();
         (list.data, more)
     };
-    let rows = raw.into_iter().map(|raw| row_of(settings, &reply.body, raw)).collect::<Result<_, _>>()?;
-    Ok((rows, more))
+    Ok((raw.into_iter().map(|raw| row_of(settings, &reply.body, raw)).collect(), more))
 }
 
 /// Reads all rows of a sub-resource and puts them into the entity's JSON.

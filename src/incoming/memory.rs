@@ -15,6 +15,7 @@ use quick_cache::unsync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::model::hint::Hint;
 use crate::model::ids::EntityKey;
 use crate::model::record::{OutRecord, Partition};
 
@@ -34,16 +35,16 @@ pub struct Known {
     /// Its last published version (unix seconds), where it has one.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
-    /// Short hashes of the events that were published, oldest first.
+    /// Short hashes of the events that were published (with the row that they meant), oldest first.
     #[serde(rename = "e", default)]
     events: Vec<u64>,
 }
 
 impl Known {
-    /// Adds events.
-    pub fn add<'a>(&mut self, events: impl Iterator<Item = &'a str>) {
-        for event in events {
-            let hash = short_hash(event);
+    /// Adds the events of hints.
+    pub fn add<'a>(&mut self, hints: impl Iterator<Item = &'a Hint>) {
+        for hint in hints {
+            let hash = short_hash(hint);
             if !self.events.contains(&hash) {
                 self.events.push(hash);
             }
@@ -73,9 +74,10 @@ impl Memory {
         }
     }
 
-    /// Whether a record that lists this event was published.
-    pub fn has(&self, key: &EntityKey, event: &str) -> bool {
-        self.known.get(key).is_some_and(|known| known.events.contains(&short_hash(event)))
+    /// Whether a record that lists this hint's event was published.
+    pub fn has(&self, hint: &Hint) -> bool {
+        let known = self.known.get(&hint.trigger.key);
+        known.is_some_and(|known| known.events.contains(&short_hash(hint)))
     }
 
     /// What is known of an entity.
@@ -109,15 +111,46 @@ impl Memory {
     }
 }
 
-/// 64 bits of a SHA-256: two events of one entity collide once in 10^17.
-fn short_hash(event: &str) -> u64 {
-    let digest = Sha256::digest(event.as_bytes());
+/// 53 bits of a SHA-256, so that any reader of JSON keeps them: two events of one entity collide once in 10^13.
+/// One event may mean several rows of a group (a batch callback does): each is a thing of its own.
+fn short_hash(hint: &Hint) -> u64 {
+    let mut hasher = Sha256::new_with_prefix(hint.event.as_bytes());
+    if let Some(row) = &hint.trigger.row {
+        hasher.update([0]);
+        hasher.update(row.as_str().as_bytes());
+    }
+    let digest = hasher.finalize();
     u64::from_be_bytes(digest[..8].try_into().expect("a digest has 32 bytes")) >> 11
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incoming::stage::testing::gathering;
+    use crate::model::hint::Op;
+    use crate::model::ids::EntityId;
+
+    fn hint(event: &str) -> Hint {
+        let mut hint = gathering(&[Op::Update]).hints.remove(0).hint;
+        hint.trigger.key = EntityKey::parse("product/7").unwrap();
+        event.clone_into(&mut hint.event);
+        hint
+    }
+
+    #[test]
+    fn the_rows_of_one_event_are_told_apart() {
+        let row = |row: &str| {
+            let mut hint = hint("msg_1");
+            hint.trigger.row = Some(EntityId::parse(row).unwrap());
+            hint
+        };
+        let mut memory = Memory::default();
+        let mut known = Known::default();
+        known.add([row("5")].iter());
+        let intake = Partition { topic: "i".into(), number: 0 };
+        memory.note(&row("5").trigger.key, known, &"ledger".into(), &intake);
+        assert!(memory.has(&row("5")) && !memory.has(&row("6")));
+    }
 
     #[test]
     fn what_was_noted_is_restored() {
@@ -125,7 +158,7 @@ mod tests {
         let intake = Partition { topic: "i".into(), number: 3 };
         let mut memory = Memory::default();
         let mut known = memory.get(&key);
-        known.add(["msg_1", "msg_2", "msg_1"].into_iter());
+        known.add([hint("msg_1"), hint("msg_2"), hint("msg_1")].iter());
         known.version = Some(9);
         let record = memory.note(&key, known.clone(), &"ledger".into(), &intake);
         assert_eq!(record.partition, Some(3));
@@ -133,14 +166,14 @@ mod tests {
         let text = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
         other.restore(&text, &record.value.unwrap());
         assert_eq!(other.get(&key), known);
-        assert!(other.has(&key, "msg_2") && !other.has(&key, "msg_3"));
+        assert!(other.has(&hint("msg_2")) && !other.has(&hint("msg_3")));
     }
 
     #[test]
     fn the_events_of_an_entity_are_bounded() {
         let mut known = Known::default();
-        let events: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
-        known.add(events.iter().map(String::as_str));
+        let hints: Vec<Hint> = (0..1000).map(|n| hint(&n.to_string())).collect();
+        known.add(hints.iter());
         assert_eq!(known.events.len(), MAX_EVENTS);
     }
 }

@@ -38,14 +38,21 @@ impl Plan {
     }
 }
 
-/// Chooses what one job reads of the due ids, the longest waiting first. None if there are none.
-pub fn choose<'a>(settings: &EntitySettings, due: impl Iterator<Item = &'a EntityId>) -> Option<Plan> {
-    let most = most_in_one(settings);
-    let mut due = due.take(most.max(1));
+/// Chooses what one job reads of the due ids, the longest waiting first. None if there are none. What
+/// `was_missing` from an earlier read is read by its own path, where it has one: a list may leave out what still
+/// exists, such as an archived order.
+pub fn choose<'a>(
+    settings: &EntitySettings,
+    mut due: impl Iterator<Item = &'a EntityId>,
+    was_missing: impl Fn(&EntityId) -> bool,
+) -> Option<Plan> {
     let first = due.next()?.clone();
-    let Some(many) = &settings.row.read.many else { return Some(Plan::One(first)) };
+    let is_alone = |id: &EntityId| settings.row.read.one.is_some() && was_missing(id);
+    let Some(many) = settings.row.read.many.as_ref().filter(|_| !is_alone(&first)) else {
+        return Some(Plan::One(first));
+    };
     let mut ids = vec![first];
-    ids.extend(due.cloned());
+    ids.extend(due.filter(|id| !is_alone(id)).take(most_in_one(settings) - 1).cloned());
     if many.style == ManyStyle::Range {
         ids = within_range(ids, many.max);
     }
@@ -191,7 +198,7 @@ mod tests {
         let mut product = settings("product");
         product.include.clear();
         let ids = ids(&["3", "1", "2"]);
-        assert_eq!(choose(&product, ids.iter()), Some(Plan::Many(ids.clone())));
+        assert_eq!(choose(&product, ids.iter(), |_| false), Some(Plan::Many(ids.clone())));
         let request = list_request(&product, &ids, 1).unwrap();
         assert_eq!(shown(&request), "GET /v3/catalog/products?id:in=1,2,3&limit=250");
         assert_eq!(shown(&one_request(&product, &ids[0]).unwrap()), "GET /v3/catalog/products/3?");
@@ -202,7 +209,7 @@ mod tests {
         let mut product = settings("product");
         product.include = vec!["images".into(), "options".into()];
         let many: Vec<EntityId> = (1..=100).map(|n| EntityId::parse(&n.to_string()).unwrap()).collect();
-        let plan = choose(&product, many.iter()).unwrap();
+        let plan = choose(&product, many.iter(), |_| false).unwrap();
         assert_eq!(plan.ids().len(), 10);
         let request = list_request(&product, plan.ids(), 1).unwrap();
         assert!(shown(&request).ends_with("&include=images,options&limit=10"), "{}", shown(&request));
@@ -212,22 +219,35 @@ mod tests {
     fn orders_share_a_call_only_when_their_ids_are_close() {
         let order = settings("order");
         let close = ids(&["100", "101", "150", "9000"]);
-        assert_eq!(choose(&order, close.iter()), Some(Plan::Many(ids(&["100", "101", "150"]))));
+        assert_eq!(choose(&order, close.iter(), |_| false), Some(Plan::Many(ids(&["100", "101", "150"]))));
         let request = list_request(&order, &close[..3], 1).unwrap();
         assert_eq!(shown(&request), "GET /v2/orders?min_id=100&max_id=150&limit=250");
         let far = ids(&["100", "9000"]);
-        assert_eq!(choose(&order, far.iter()), Some(Plan::One(far[0].clone())));
+        assert_eq!(choose(&order, far.iter(), |_| false), Some(Plan::One(far[0].clone())));
+    }
+
+    #[test]
+    fn what_a_list_left_out_is_asked_for_by_its_own_path() {
+        let order = settings("order");
+        let ids = ids(&["100", "101", "102"]);
+        let plan = choose(&order, ids.iter(), |id| id.as_str() == "100");
+        assert_eq!(plan, Some(Plan::One(ids[0].clone())));
+        let plan = choose(&order, ids.iter(), |id| id.as_str() == "101");
+        assert_eq!(plan, Some(Plan::Many(vec![ids[0].clone(), ids[2].clone()])));
+        let stock = settings("inventory_item");
+        assert_eq!(choose(&stock, ids.iter(), |_| true), Some(Plan::Many(ids)), "it has no path of its own");
     }
 
     #[test]
     fn variants_are_read_by_product_when_there_are_several() {
         let variant = settings("product_variant");
         let few = ids(&["7:1", "7:2"]);
-        assert_eq!(choose(&variant, few.iter()), Some(Plan::One(few[0].clone())));
+        assert_eq!(choose(&variant, few.iter(), |_| false), Some(Plan::One(few[0].clone())));
         let request = one_request(&variant, &few[0]).unwrap();
         assert_eq!(shown(&request), "GET /v3/catalog/products/7/variants/1?");
         let several = ids(&["7:1", "7:2", "8:3", "9:4"]);
-        let request = list_request(&variant, choose(&variant, several.iter()).unwrap().ids(), 2).unwrap();
+        let request =
+            list_request(&variant, choose(&variant, several.iter(), |_| false).unwrap().ids(), 2).unwrap();
         assert_eq!(shown(&request), "GET /v3/catalog/variants?product_id:in=7,8,9&limit=250&page=2");
     }
 }

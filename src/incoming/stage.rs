@@ -54,8 +54,10 @@ struct Line {
     coalescer: Coalescer,
     reading: BTreeMap<EntityId, Gathering>,
     running: usize,
-    /// No job starts before this.
+    /// No list starts before this, so that it fills.
     open_at: Option<Instant>,
+    /// No job starts before this, after trouble.
+    paused_until: Option<Instant>,
     /// Troubles in a row.
     troubles: u32,
     /// Since when every read failed.
@@ -91,6 +93,7 @@ impl<S: Store> Incoming<S> {
             reading: BTreeMap::new(),
             running: 0,
             open_at: None,
+            paused_until: None,
             troubles: 0,
             failing_since: None,
         };
@@ -144,7 +147,7 @@ impl<S: Store> Incoming<S> {
     /// Takes a hint into its line, or settles it at once.
     fn take(&mut self, hint: Hint, record: InRecord, now: Instant) -> Option<Settled> {
         let key = &hint.trigger.key;
-        if self.memory.has(key, &hint.event) {
+        if self.memory.has(&hint) {
             self.meter.suppressed(&key.entity, Suppressed::Duplicate, 1);
             return Some(self.settle(&record, Vec::new()));
         }
@@ -163,7 +166,7 @@ impl<S: Store> Incoming<S> {
         let mut gathering = line.reading.remove(&id)?;
         let settings = line.settings.clone();
         let key = EntityKey { entity: settings.row.name.as_str().into(), id: id.clone() };
-        gathering.set_repeats_aside(|event| self.memory.has(&key, event));
+        gathering.set_repeats_aside(|hint| self.memory.has(hint));
         if gathering.hints.is_empty() {
             line.coalescer.done(&id);
             self.meter.suppressed(entity, Suppressed::Duplicate, gathering.repeats.len());
@@ -178,6 +181,8 @@ impl<S: Store> Incoming<S> {
         }
         match verdict {
             Verdict::Publish { rows, suspect } => {
+                // A state that may be too old answers only those that waited long enough for a newer one.
+                let young = if suspect { gathering.take_young() } else { Vec::new() };
                 let publication = Publication {
                     store: &self.settings,
                     settings: &settings,
@@ -187,11 +192,16 @@ impl<S: Store> Incoming<S> {
                 };
                 let version = rows.iter().filter_map(|row| row.version).max().or(known.version);
                 let records = self.published(&publication, &rows);
-                Some(self.close(&key, gathering, version, records))
+                let settled = self.close(&key, gathering, version, records);
+                let line = self.lines.get_mut(entity)?;
+                young.into_iter().for_each(|gathered| line.coalescer.add(gathered, now));
+                Some(settled)
             }
             Verdict::Gone => {
                 let records = self.gone(&settings, &id, &gathering, read_at_ms);
-                Some(self.close(&key, gathering, None, records))
+                // So that a replica that lags cannot bring it back.
+                let version = known.version.max(gathering.created_at());
+                Some(self.close(&key, gathering, version, records))
             }
             Verdict::Dead { reason, detail, reply } => {
                 let hints = &gathering.hints;
@@ -238,11 +248,14 @@ impl<S: Store> Incoming<S> {
         let others_flow = self.last_success.is_some_and(|at| now.duration_since(at) < TROUBLE.1);
         let line = self.lines.get_mut(key.entity.as_ref())?;
         let since = *line.failing_since.get_or_insert(now);
-        let pause = TROUBLE.0.saturating_mul(1 << line.troubles.min(7)).clamp(after, TROUBLE.1.max(after));
-        let at = now + pause;
-        if line.open_at.is_none_or(|open| open < at) {
+        // One failed list is one trouble, however many entities it was about.
+        let paused = line.paused_until.filter(|until| *until > now);
+        let grown = TROUBLE.0.saturating_mul(1 << line.troubles.min(7)).min(TROUBLE.1);
+        let pause = if paused.is_some() { after } else { grown.max(after) };
+        let at = paused.map_or(now + pause, |until| until.max(now + pause));
+        line.paused_until = Some(at);
+        if paused.is_none() {
             line.troubles += 1;
-            line.open_at = Some(at);
             warn!(store = %self.settings.name, entity.kind = %key.entity, detail, pause_ms = pause.as_millis(), "reads of an entity pause");
         }
         if now.duration_since(since) > REAPPEND_AFTER && others_flow {
@@ -265,12 +278,15 @@ impl<S: Store> Incoming<S> {
         let entity = publication.settings.row.name.as_str();
         let hints = publication.gathering.hints.len();
         let mut records = Vec::new();
-        let mut meant = 0;
+        let (mut meant, mut published) = (0, false);
         for row in rows.iter().filter(|row| wanted.as_ref().is_none_or(|wanted| wanted.contains(&row.id))) {
             meant += 1;
             match publication.row(row) {
-                Ok(Some(record)) => records.push(record),
-                Ok(None) => self.meter.suppressed(entity, Suppressed::Filtered, hints),
+                Ok(Some(record)) => {
+                    records.push(record);
+                    published = true;
+                }
+                Ok(None) => {}
                 Err(error) => {
                     let reason = match error {
                         NotPublished::Mapping(..) => Reason::TransformFailed,
@@ -282,10 +298,12 @@ impl<S: Store> Incoming<S> {
                 }
             }
         }
-        if meant == 0 {
-            self.meter.suppressed(entity, Suppressed::NoRow, hints);
-        } else {
+        // Each hint counts once, however many rows it is about.
+        if published {
             self.count(publication.settings, publication.gathering, publication.gathering.op());
+        } else if records.is_empty() {
+            let why = if meant == 0 { Suppressed::NoRow } else { Suppressed::Filtered };
+            self.meter.suppressed(entity, why, hints);
         }
         records
     }
@@ -322,7 +340,7 @@ impl<S: Store> Incoming<S> {
         mut records: Vec<OutRecord>,
     ) -> Settled {
         let mut known = self.memory.get(key);
-        known.add(gathering.hints.iter().map(|g| g.hint.event.as_str()));
+        known.add(gathering.hints.iter().map(|g| &g.hint));
         known.version = version;
         let partition = &gathering.hints[0].record.position.partition;
         records.push(self.memory.note(key, known, &self.settings.ledger, partition));
@@ -338,7 +356,7 @@ fn again(intake: &Arc<str>, gathered: &Gathered) -> OutRecord {
     OutRecord {
         topic: intake.clone(),
         partition: Some(record.position.partition.number),
-        key: record.key.clone(),
+        key: Some(Bytes::from(gathered.hint.trigger.key.to_string())),
         value: record.value.clone(),
         headers: gathered.hint.headers(),
         timestamp_ms: record.timestamp_ms,
@@ -351,10 +369,11 @@ impl Line {
     }
 
     fn next(&mut self, now: Instant) -> Option<Plan> {
-        if self.running >= self.most_running() || self.open_at.is_some_and(|at| at > now) {
+        if self.running >= self.most_running() || self.opens_at().is_some_and(|at| at > now) {
             return None;
         }
-        let plan = plan::choose(&self.settings, self.coalescer.due(now))?;
+        let was_missing = |id: &EntityId| self.coalescer.was_missing(id);
+        let plan = plan::choose(&self.settings, self.coalescer.due(now), was_missing)?;
         for id in plan.ids() {
             let gathering = self.coalescer.take(id).expect("what is due can be taken");
             self.reading.insert(id.clone(), gathering);
@@ -374,7 +393,11 @@ impl Line {
             return None;
         }
         let due = self.coalescer.next_due()?;
-        Some(self.open_at.map_or(due, |open| open.max(due)))
+        Some(self.opens_at().map_or(due, |open| open.max(due)))
+    }
+
+    fn opens_at(&self) -> Option<Instant> {
+        self.open_at.max(self.paused_until)
     }
 }
 
@@ -392,10 +415,7 @@ impl<S: Store> Stage for Incoming<S> {
             return self.take(hint, record, now).into_iter().collect();
         }
         match self.foreign(&record) {
-            // Of several triggers only one can carry the record's position; a record of ours has one.
-            Ok(hints) if hints.len() == 1 => {
-                hints.into_iter().filter_map(|hint| self.take(hint, record.clone(), now)).collect()
-            }
+            // To the partition of each entity, where its order is kept.
             Ok(hints) => {
                 let again = hints.iter().map(|hint| OutRecord {
                     topic: self.settings.intake.clone(),
@@ -459,3 +479,5 @@ impl<S: Store> Stage for Incoming<S> {
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ pub trait Consume: Send {
 
     /// The next event. May be dropped and called again without losing one.
     fn next(&mut self) -> impl Future<Output = Result<Consumed, Self::Error>> + Send;
-    /// Stops and resumes the flow of records; membership is kept up all the while.
+    /// Stops and resumes the flow of records, of later assignments as well; membership is kept up all the while.
     fn pause(&mut self, paused: bool) -> Result<(), Self::Error>;
     /// Proof of membership, taken now.
     fn group(&self) -> Option<Self::Group>;

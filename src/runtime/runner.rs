@@ -96,6 +96,7 @@ pub struct Runner<C: Consume, P, R, S: Stage, W> {
     settled: VecDeque<Settled>,
     /// A transaction that must be tried again before any other.
     again: Option<Batch>,
+    /// What the consumer was told last; it outlasts an assignment.
     paused: bool,
     /// Since when the membership is known to be over without a new one.
     fenced: Option<Instant>,
@@ -147,12 +148,19 @@ where
         let mut stop_at: Option<Instant> = None;
         loop {
             self.step(stop_at.is_some(), &mut committing)?;
-            if stop_at.is_some_and(|at| Instant::now() >= at || (committing.is_none() && self.is_quiet())) {
+            if stop_at.is_some_and(|at| now() >= at || (committing.is_none() && self.is_quiet())) {
                 return Ok(());
             }
-            let wake =
-                [self.stage.wake_at().filter(|_| stop_at.is_none()), stop_at].into_iter().flatten().min();
+            let work = self.stage.wake_at().filter(|_| stop_at.is_none());
+            let wake = [work, stop_at, self.fenced_until()].into_iter().flatten().min();
             tokio::select! {
+                // In this order, so that a run can be repeated exactly. None starves another: the ends of
+                // transactions and jobs are bounded by those begun, and what is due is started before each round.
+                biased;
+                () = &mut drain, if stop_at.is_none() => {
+                    info!(runner = self.name, open = self.open.len(), "draining: no more records are taken");
+                    stop_at = Some(now() + grace);
+                }
                 (producer, batch, result) = wait(&mut committing) => {
                     committing = None;
                     self.producer = Some(producer);
@@ -171,10 +179,6 @@ where
                     Err(error) => return Err(RunnerError::Consume(self.name, Box::new(error))),
                 },
                 () = sleep_until(wake) => {}
-                () = &mut drain, if stop_at.is_none() => {
-                    info!(runner = self.name, open = self.open.len(), "draining: no more records are taken");
-                    stop_at = Some(Instant::now() + grace);
-                }
             }
         }
     }
@@ -185,7 +189,7 @@ where
             self.stash.clear();
         } else {
             self.take_stash();
-            for job in self.stage.start(Instant::now()) {
+            for job in self.stage.start(now()) {
                 self.jobs.spawn(job);
             }
         }
@@ -193,7 +197,7 @@ where
             *committing = self.begin();
         }
         self.watch.open(self.open.len());
-        if self.fenced.is_some_and(|since| since.elapsed() > MAX_FENCED) {
+        if self.fenced_until().is_some_and(|until| now() >= until) {
             let why = NotCommitted::Fenced("no new assignment followed within a minute".into());
             return Err(RunnerError::Produce(self.name, why));
         }
@@ -204,6 +208,11 @@ where
             self.paused = pause;
         }
         Ok(())
+    }
+
+    /// When a fenced member has waited long enough.
+    fn fenced_until(&self) -> Option<Instant> {
+        self.fenced.map(|since| since + MAX_FENCED)
     }
 
     fn is_quiet(&self) -> bool {
@@ -249,7 +258,7 @@ where
                     let size = size_of(&record);
                     self.open_bytes += size;
                     self.open.insert(record.position.clone(), size);
-                    let settled = self.stage.accept(record, Instant::now());
+                    let settled = self.stage.accept(record, now());
                     self.settled.extend(settled);
                 }
             }
@@ -258,7 +267,7 @@ where
 
     fn collect(&mut self, done: Result<S::Done, tokio::task::JoinError>) {
         match done {
-            Ok(done) => self.settled.extend(self.stage.finish(done, Instant::now())),
+            Ok(done) => self.settled.extend(self.stage.finish(done, now())),
             // The records of a lost job would stay open for ever: let the process end instead.
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -321,7 +330,7 @@ where
             NotCommitted::Fatal(_) => return Err(RunnerError::Produce(self.name, error)),
             NotCommitted::Fenced(_) => {
                 self.forget();
-                self.fenced = Some(Instant::now());
+                self.fenced = Some(now());
                 return Ok(());
             }
             NotCommitted::Unknown(_) if self.counts(&batch).await? => {
@@ -364,6 +373,7 @@ where
         self.forget();
         self.watch.assigned(0);
         let Consumed::Assigned(partitions) = event else { return Ok(()) };
+        self.fenced = None;
         let Some(owner) = partitions.iter().map(|a| &a.partition).min() else { return Ok(()) };
         self.identify(owner).await?;
         // Asked again: only now is it certain that no earlier transaction of this identity is still open.
@@ -379,7 +389,6 @@ where
                 .insert(partition, Checkpoint::resume(assignment.committed, &assignment.metadata));
         }
         info!(runner = self.name, partitions = self.checkpoints.len(), "partitions were assigned");
-        self.fenced = None;
         self.watch.assigned(self.checkpoints.len());
         Ok(())
     }
@@ -411,8 +420,12 @@ where
         self.stash.clear();
         self.settled.clear();
         self.again = None;
-        self.paused = false;
     }
+}
+
+/// The monotonic clock, which tests can hold.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 type Ended = (Duration, Result<(), NotCommitted>);
@@ -421,9 +434,9 @@ async fn commit<P: Produce<G>, G>(mut producer: P, batch: Batch, group: G) -> (P
     if batch.tries > 0 {
         tokio::time::sleep(COMMIT_PAUSE).await;
     }
-    let begun = Instant::now();
+    let begun = now();
     let result = producer.commit(batch.records.clone(), batch.offsets.clone(), group).await;
-    (producer, batch, (begun.elapsed(), result))
+    (producer, batch, (now() - begun, result))
 }
 
 /// The end of the running transaction; never, if there is none.
