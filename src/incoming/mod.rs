@@ -16,4 +16,6 @@ pub mod meter;
 pub mod plan;
 pub mod publish;
 pub mod settings;
+#[cfg(test)]
+mod sim;
 pub mod stage;

@@ -10,8 +10,6 @@ pub mod drain;
 pub mod lifecycle;
 pub mod ports;
 pub mod runner;
-#[cfg(test)]
-mod sim;
 pub mod task;
 
 pub use drain::{Drain, DrainTrigger, Tasks};

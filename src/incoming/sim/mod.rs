@@ -5,6 +5,7 @@
 mod broker;
 mod cases;
 mod check;
+mod ledger;
 mod load;
 mod store;
 mod world;
@@ -17,14 +18,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use self::broker::{Broker, Consumer, Producer, Recaller};
+use self::broker::{Broker, Consumer, Producer};
+use self::ledger::Recaller;
 use self::load::{Habits, Load};
 use self::store::{Shop, Truth};
 use self::world::World;
-use super::runner::{Runner, RunnerError, Watch};
 use crate::catalog::Catalog;
 use crate::incoming::settings::{EntitySettings, StoreSettings};
 use crate::incoming::stage::{Incoming, testing};
+use crate::runtime::runner::{Runner, RunnerError, Watch};
 
 static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::embedded().unwrap()));
 static ENTITIES: LazyLock<BTreeMap<String, Arc<EntitySettings>>> = LazyLock::new(|| {

@@ -13,7 +13,7 @@ use super::world::World;
 use crate::engine::checkpoint::Checkpoint;
 use crate::model::hint::header;
 use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
-use crate::runtime::ports::{Consume, Consumed, NotCommitted, Produce, Recall};
+use crate::runtime::ports::{Consume, Consumed, NotCommitted, Produce};
 
 pub(super) const INTAKE: &str = "bigcommerce.main.webhooks";
 pub(super) const LEDGER: &str = "bigcommerce.main.ledger";
@@ -80,6 +80,12 @@ pub(super) struct Broker {
 }
 
 impl Broker {
+    /// What a new owner of an intake partition reads of the ledger.
+    pub(super) async fn recall(&self, partition: &Partition) -> BTreeMap<String, Bytes> {
+        self.world.pause(1..100).await;
+        self.lock().ledger[partition.number as usize].clone()
+    }
+
     pub(super) fn new(world: &World, partitions: usize) -> Self {
         let state = State {
             intake: vec![Vec::new(); partitions],
@@ -488,17 +494,5 @@ impl Produce<(u64, u64)> for Producer {
         self.owner = format!("bridge-{}", owner.number);
         self.epoch = self.broker.fence(&self.owner);
         Ok(())
-    }
-}
-
-/// Reads the ledger back.
-pub(super) struct Recaller(pub(super) Broker);
-
-impl Recall for Recaller {
-    type Error = Never;
-
-    async fn recall(&mut self, partition: &Partition) -> Result<BTreeMap<String, Bytes>, Never> {
-        self.0.world.pause(1..100).await;
-        Ok(self.0.lock().ledger[partition.number as usize].clone())
     }
 }
