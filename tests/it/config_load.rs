@@ -70,6 +70,19 @@ fn refused(text: &str, part: &str) {
     }
 }
 
+/// The names of [`Names`] are the test's own; the shipped catalogue must know those of the example too.
+#[test]
+fn the_complete_example_loads_with_the_shipped_catalogue() {
+    let text = include_str!("../fixtures/config/complete.yaml");
+    let catalog = bcbridge::catalog::Catalog::embedded().unwrap();
+    let settings = config::load_str("bcbridge.yaml", text, &env, &catalog).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(settings.incoming.len(), 3);
+    assert!(config::load_str("none.yaml", "", &env, &catalog).is_err(), "an empty file has no store");
+    let text = small("", "");
+    let settings = config::load_str("small.yaml", &text, &env, &catalog).unwrap_or_else(|e| panic!("{e}"));
+    assert!(settings.incoming.iter().all(|entry| entry.entity != "coupon"), "nothing announces a coupon");
+}
+
 #[test]
 fn the_complete_example_loads() {
     let settings = load(include_str!("../fixtures/config/complete.yaml")).unwrap();
