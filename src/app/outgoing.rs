@@ -11,7 +11,7 @@ use crate::bigcommerce::StoreClient;
 use crate::config::{OutgoingSettings, Route as RouteKind, StoreSettings};
 use crate::kafka::append::IntakeProducer;
 use crate::model::record::InRecord;
-use crate::outgoing::{Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, Topics};
+use crate::outgoing::{Filter, Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, Topics};
 use crate::telemetry::{Clock, SystemClock};
 use crate::transform;
 
@@ -39,8 +39,10 @@ pub(super) fn stage(
             client: parts.clients[&store.name].clone(),
             topics: out.clone(),
             fixed: fixed(entry),
+            filter: entry.filter.as_ref().map(filter),
             mapping: mapping(&entry.transform),
             on_failure: OnFailure::Skip,
+            dry_run: entry.dry_run,
         })
         .collect();
     let consumed = routes.iter().map(|route| route.topic.to_string()).collect();
@@ -55,6 +57,18 @@ fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
             Some(Fixed { entity: entity.clone(), action: action.clone() })
         }
     }
+}
+
+/// Which records are commands. One that is no JSON passes: decoding says what is wrong with it.
+fn filter(filter: &transform::Mapping) -> Arc<Filter> {
+    let filter = filter.clone();
+    Arc::new(move |record: &InRecord| {
+        let Ok(value) = serde_json::from_slice(record.value.as_deref().unwrap_or(b"null")) else {
+            return Ok(true);
+        };
+        let answer = filter.run(&value).map_err(|e| format!("the filter failed: {e}"))?;
+        Ok(!matches!(answer, Value::Null | Value::Bool(false)))
+    })
 }
 
 /// The mapping of a record's value to a command; none where it changes nothing.

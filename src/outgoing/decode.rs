@@ -33,6 +33,9 @@ const MAX_DETAIL_CHARS: usize = 1024;
 /// Turns a record of a mapped topic into a command object, or says why it can't.
 pub type Mapping = dyn Fn(&InRecord) -> Result<Value, String> + Send + Sync;
 
+/// Whether a record of a topic is a command at all, or why that can't be told.
+pub type Filter = dyn Fn(&InRecord) -> Result<bool, String> + Send + Sync;
+
 /// What a topic's records leave out because the topic says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixed {
@@ -134,6 +137,25 @@ pub(super) fn decode(
         let detail = detail.chars().take(MAX_DETAIL_CHARS).collect();
         let (entity, action) = (refusal.entity.as_deref().map(shown), refusal.action.as_deref().map(shown));
         Box::new(Refusal { reason, detail, entity, action, ..refusal })
+    })
+}
+
+/// Whether a topic's filter lets a record through.
+pub(super) fn is_wanted(
+    record: &InRecord,
+    fixed: Option<&Fixed>,
+    filter: Option<&Filter>,
+) -> Result<bool, Box<Refusal>> {
+    let Some(filter) = filter else { return Ok(true) };
+    filter(record).map_err(|detail| {
+        Box::new(Refusal {
+            id: default_id(record),
+            entity: fixed.map(|fixed| fixed.entity.clone()),
+            action: fixed.map(|fixed| fixed.action.clone()),
+            reason: Reason::TransformFailed,
+            stage: FailedAt::Transform,
+            detail: detail.chars().take(MAX_DETAIL_CHARS).collect(),
+        })
     })
 }
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use apply::Budget;
-pub use decode::{Fixed, Mapping};
+pub use decode::{Filter, Fixed, Mapping};
 pub use settle::{Topics, header};
 
 use apply::{Applying, Ending, Step};
@@ -62,10 +62,14 @@ pub struct Route<S> {
     pub topics: Topics,
     /// What the topic's records are for, where they do not say it.
     pub fixed: Option<Fixed>,
+    /// Which of the topic's records are commands; none takes all.
+    pub filter: Option<Arc<Filter>>,
     /// How the topic's records become command objects; none takes them as they are.
     pub mapping: Option<Arc<Mapping>>,
     /// What becomes of a key whose command failed.
     pub on_failure: OnFailure,
+    /// Commands are checked and planned, and never sent.
+    pub dry_run: bool,
 }
 
 /// Bounds of the outgoing path.
@@ -201,10 +205,22 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     }
 
     /// Decodes and plans.
-    fn read(&self, route: &Route<S>, record: &InRecord) -> Result<(Checked, Plan), Box<Refusal>> {
+    /// The command of a record, and how to apply it; none where there is nothing to apply.
+    fn read(&self, route: &Route<S>, record: &InRecord) -> Result<Option<(Checked, Plan)>, Box<Refusal>> {
+        if !decode::is_wanted(record, route.fixed.as_ref(), route.filter.as_deref())? {
+            return Ok(None);
+        }
         let command = decode::decode(record, &self.catalog, route.fixed.as_ref(), route.mapping.as_deref())?;
         match plan::plan(&command) {
-            Ok(plan) => Ok((command, plan)),
+            Ok(_) if route.dry_run => {
+                let (entity, action) = (&*command.entity.name, &*command.action().name);
+                tracing::info!(
+                    store.name = &*route.store, entity.kind = entity, action, command.id = %command.id,
+                    "a dry run: a command was planned and not sent"
+                );
+                Ok(None)
+            }
+            Ok(plan) => Ok(Some((command, plan))),
             Err((reason, detail)) => Err(Box::new(Refusal {
                 id: command.id.clone(),
                 entity: Some(command.entity.name.clone()),
@@ -323,7 +339,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         let (line, route, now_ms) = (*line, route.clone(), (self.clock)());
         match self.read(&route, &record) {
             Err(refusal) => vec![settle::refused(&route.topics, &record, &refusal, now_ms)],
-            Ok((command, plan)) => {
+            Ok(None) => vec![Settled { positions: vec![record.position], records: Vec::new() }],
+            Ok(Some((command, plan))) => {
                 let lane = match &record.key {
                     Some(key) => LaneKey::Key(route.topic.clone(), key.clone()),
                     None => LaneKey::Alone(record.position.clone()),

@@ -281,6 +281,37 @@ fn a_mapped_topic_gives_what_its_records_leave_out() {
     }
 }
 
+/// What a route makes of one record, which it settles at once.
+fn settled_by(route: Route<FakeStore>, value: &Value) -> Settled {
+    let mut bench = Bench::new(silent());
+    bench.path = outgoing(vec![route], &bench.log);
+    bench.accept(command(1, value));
+    assert!(bench.store.sent().is_empty(), "nothing is sent");
+    assert_eq!(bench.settled[0].positions[0].offset, 1);
+    bench.settled.remove(0)
+}
+
+#[test]
+fn what_the_filter_leaves_out_is_settled_and_not_sent() {
+    let wants = |answer: Result<bool, String>| -> Arc<Filter> { Arc::new(move |_| answer.clone()) };
+    let left_out = Route { filter: Some(wants(Ok(false))), ..route(&silent()) };
+    assert!(settled_by(left_out, &update()).records.is_empty());
+    let failing = Route { filter: Some(wants(Err("it failed".into()))), ..route(&silent()) };
+    assert_eq!(result(&settled_by(failing, &update()))["reason"], "transform_failed");
+    let store = FakeStore::scripted(vec![done("{}")]);
+    let mut bench = Bench::new(store.clone());
+    bench.path = outgoing(vec![Route { filter: Some(wants(Ok(true))), ..route(&store) }], &bench.log);
+    assert_eq!(bench.apply(&update())["outcome"], "applied");
+}
+
+#[test]
+fn a_dry_run_refuses_what_is_wrong_and_sends_nothing() {
+    let dry = || Route { dry_run: true, ..route(&silent()) };
+    assert!(settled_by(dry(), &update()).records.is_empty());
+    let wrong = json!({"entity": "product", "action": "delete", "path": {"product_id": ""}});
+    assert_eq!(result(&settled_by(dry(), &wrong))["reason"], "bad_id");
+}
+
 #[test]
 fn a_topic_for_an_alias_takes_records_that_give_the_name() {
     let store = FakeStore::scripted(vec![done("{\"id\":8}")]);
