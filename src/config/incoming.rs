@@ -121,7 +121,7 @@ fn entry(
         scopes: scopes(cx, section, &base),
         include: include(cx, section, &known),
         query: pairs(cx, section, "query"),
-        path: pairs(cx, section, "path"),
+        path: path(cx, section, &known),
         parameters: section.mapping(cx, "parameters").unwrap_or(base.parameters),
         filter: section.mapping(cx, "filter").filter(|filter| !filter.is_identity()),
         transform: section.mapping(cx, "transform").unwrap_or(base.transform),
@@ -243,6 +243,14 @@ fn pairs(cx: &mut Reading<'_>, section: &Section<'_>, key: &str) -> BTreeMap<Str
         }
     }
     pairs
+}
+
+/// The path's ids, of which only scheduled reads make use.
+fn path(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> BTreeMap<String, String> {
+    if section.has("path") {
+        cx.warnings.push(format!("entity {entity}: path: accepted, not active in this release"));
+    }
+    pairs(cx, section, "path")
 }
 
 /// `poll: { every: 15m }` and `sweep: { every: 1h }`.

@@ -74,10 +74,18 @@ fn entry(
     let route = route(cx, section);
     let words = [("skip", OnFailure::Skip), ("halt-key", OnFailure::HaltKey)];
     let on_failure = section.choice(cx, "on_failure", &words).unwrap_or(OnFailure::Skip);
+    if on_failure == OnFailure::HaltKey {
+        let at = &section.path;
+        let text = "accepted, not active in this release: a failed command does not hold up its key";
+        cx.warnings.push(format!("{at}: on_failure: halt-key: {text}"));
+    }
     let filter = section.mapping(cx, "filter").filter(|filter| !filter.is_identity());
     let transform = section.mapping(cx, "transform").unwrap_or_else(Mapping::identity);
     let dry_run = section.flag(cx, "dry_run").unwrap_or(false);
     let tests = tests(cx, section);
+    if !tests.is_empty() {
+        cx.warnings.push(format!("{}: tests: accepted, not run in this release", section.path));
+    }
     Some(OutgoingSettings {
         topic: topic?,
         store: store?,
