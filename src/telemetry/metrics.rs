@@ -401,6 +401,7 @@ mod tests {
         metrics.intake_lag("main", 0);
         metrics.oldest_hint("main", Duration::ZERO);
         metrics.hydrated("order", "c");
+        metrics.reread("order");
         metrics.api_quota("main", 0, 0);
         metrics.promise_degraded("P1", false);
         metrics.hooks("main", "active", 0);
