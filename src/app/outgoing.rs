@@ -13,7 +13,6 @@ use crate::kafka::append::IntakeProducer;
 use crate::model::record::InRecord;
 use crate::outgoing::{Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, Topics};
 use crate::telemetry::{Clock, SystemClock};
-use crate::transform;
 
 /// The stage of a store, and the topics that it consumes.
 pub(super) fn stage(
@@ -39,7 +38,7 @@ pub(super) fn stage(
             client: parts.clients[&store.name].clone(),
             topics: out.clone(),
             fixed: fixed(entry),
-            mapping: mapping(&entry.transform),
+            mapping: mapping(entry),
             on_failure: OnFailure::Skip,
         })
         .collect();
@@ -57,12 +56,12 @@ fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
     }
 }
 
-/// The mapping of a record's value to a command; none where it changes nothing.
-fn mapping(transform: &transform::Mapping) -> Option<Arc<Mapping>> {
-    if transform.is_identity() {
+/// Filter and transform of a record's value; none where neither is configured.
+fn mapping(entry: &OutgoingSettings) -> Option<Arc<Mapping>> {
+    if entry.transform.is_identity() && entry.filter.is_none() {
         return None;
     }
-    let transform = transform.clone();
+    let (filter, transform) = (entry.filter.clone(), entry.transform.clone());
     Some(Arc::new(move |record: &InRecord| {
         let value: Value = match record.value.as_deref() {
             Some(bytes) => {
@@ -70,6 +69,11 @@ fn mapping(transform: &transform::Mapping) -> Option<Arc<Mapping>> {
             }
             None => json!(null),
         };
-        transform.run(&value).map_err(|e| e.to_string())
+        if let Some(filter) = &filter
+            && !filter.test(&value).map_err(|e| format!("the filter failed: {e}"))?
+        {
+            return Ok(None);
+        }
+        transform.run(&value).map(Some).map_err(|e| format!("the transform failed: {e}"))
     }))
 }

@@ -200,11 +200,12 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         self.lines.iter().map(|line| (&line.store, line.lanes.open(), line.lanes.running()))
     }
 
-    /// Decodes and plans.
-    fn read(&self, route: &Route<S>, record: &InRecord) -> Result<(Checked, Plan), Box<Refusal>> {
-        let command = decode::decode(record, &self.catalog, route.fixed.as_ref(), route.mapping.as_deref())?;
+    /// Decodes and plans; none where the route's filter keeps the record back.
+    fn read(&self, route: &Route<S>, record: &InRecord) -> Result<Option<(Checked, Plan)>, Box<Refusal>> {
+        let decoded = decode::decode(record, &self.catalog, route.fixed.as_ref(), route.mapping.as_deref())?;
+        let Some(command) = decoded else { return Ok(None) };
         match plan::plan(&command) {
-            Ok(plan) => Ok((command, plan)),
+            Ok(plan) => Ok(Some((command, plan))),
             Err((reason, detail)) => Err(Box::new(Refusal {
                 id: command.id.clone(),
                 entity: Some(command.entity.name.clone()),
@@ -323,7 +324,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         let (line, route, now_ms) = (*line, route.clone(), (self.clock)());
         match self.read(&route, &record) {
             Err(refusal) => vec![settle::refused(&route.topics, &record, &refusal, now_ms)],
-            Ok((command, plan)) => {
+            Ok(None) => vec![Settled { positions: vec![record.position], records: Vec::new() }],
+            Ok(Some((command, plan))) => {
                 let lane = match &record.key {
                     Some(key) => LaneKey::Key(route.topic.clone(), key.clone()),
                     None => LaneKey::Alone(record.position.clone()),

@@ -62,6 +62,9 @@ async fn every_entity_arrives_whole() {
     for record in all.values().flatten() {
         assert_valid("event-headers", &headers(record));
     }
+    for record in lab.records("webhooks").await {
+        assert_valid("intake-headers", &headers(&record));
+    }
     let key = |record: &InRecord| String::from_utf8(record.key.as_ref().unwrap().to_vec()).unwrap();
     let find = |entity: &str, wanted: &str| {
         let found = all[entity].iter().rev().find(|r| key(r) == wanted);

@@ -29,12 +29,14 @@ pub(crate) struct Setup {
     pub(crate) incoming: Vec<Value>,
     pub(crate) outgoing: Option<Value>,
     pub(crate) store: Value,
+    /// Parts that the start does not wait for.
+    pub(crate) not_ready: &'static [&'static str],
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let sandbox = SandboxConfig { quota: 100_000, ..SandboxConfig::default() };
-        Self { sandbox, incoming: Vec::new(), outgoing: None, store: json!({}) }
+        Self { sandbox, incoming: Vec::new(), outgoing: None, store: json!({}), not_ready: &[] }
     }
 }
 
@@ -109,7 +111,8 @@ impl Lab {
             trigger,
             bridge,
         };
-        until("the bridge is ready", || async { readiness.waiting_for().is_empty().then_some(()) }).await;
+        let is_ready = || readiness.waiting_for().iter().all(|part| setup.not_ready.contains(part));
+        until("the bridge is ready", || async { is_ready().then_some(()) }).await;
         lab
     }
 
@@ -139,6 +142,13 @@ impl Lab {
         let producer = IntakeProducer::new(self.client.clone(), Duration::from_secs(10)).unwrap();
         let records = commands.iter().map(|(key, value)| self.command(key, value.to_string())).collect();
         producer.append(records, Duration::from_secs(30)).await.unwrap();
+    }
+
+    /// Puts one record on any topic.
+    pub(crate) async fn send_to(&self, topic: &str, key: &str, value: impl Into<Bytes>) {
+        let producer = IntakeProducer::new(self.client.clone(), Duration::from_secs(10)).unwrap();
+        let record = OutRecord { topic: topic.into(), ..self.command(key, value) };
+        producer.append(vec![record], Duration::from_secs(30)).await.unwrap();
     }
 
     /// Puts one record of any content on the command topic.

@@ -265,13 +265,13 @@ fn a_mapped_topic_gives_what_its_records_leave_out() {
         bench
     };
     let store = FakeStore::scripted(vec![done("{}")]);
-    let bench = mapped(Arc::new(|_| Ok(json!({"payload": {"items": [{"sku": "a"}]}}))), &store);
+    let bench = mapped(Arc::new(|_| Ok(Some(json!({"payload": {"items": [{"sku": "a"}]}})))), &store);
     assert_eq!(result(&bench.settled[0])["outcome"], "applied");
     assert_eq!(store.sent(), [r#"PUT /v3/inventory/adjustments/absolute {"items":[{"sku":"a"}]}"#]);
     for (mapping, reason) in [
         (Arc::new(|_: &InRecord| Err("it failed".to_owned())) as Arc<Mapping>, "transform_failed"),
-        (Arc::new(|_: &InRecord| Ok(json!(null))), "transform_failed"),
-        (Arc::new(|_: &InRecord| Ok(json!({"entity": "order"}))), "bad_field"),
+        (Arc::new(|_: &InRecord| Ok(Some(json!(null)))), "transform_failed"),
+        (Arc::new(|_: &InRecord| Ok(Some(json!({"entity": "order"})))), "bad_field"),
     ] {
         let bench = mapped(mapping, &silent());
         assert_eq!(result(&bench.settled[0])["reason"], reason);
@@ -279,6 +279,16 @@ fn a_mapped_topic_gives_what_its_records_leave_out() {
         assert_eq!(header_of(letter, "__connect.errors.stage").unwrap(), "TRANSFORMATION");
         assert_eq!(letter.value.as_deref(), Some(&b"not json at all"[..]));
     }
+}
+
+#[test]
+fn what_the_filter_keeps_back_is_settled_without_a_result() {
+    let mut bench = Bench::new(silent());
+    let route = Route { mapping: Some(Arc::new(|_: &InRecord| Ok(None))), ..route(&bench.store) };
+    bench.path = outgoing(vec![route], &bench.log);
+    bench.accept(record(1, None, Some(b"{}")));
+    bench.run();
+    assert_eq!((bench.settled[0].positions.len(), bench.settled[0].records.len()), (1, 0));
 }
 
 #[test]
