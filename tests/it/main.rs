@@ -11,6 +11,7 @@ mod bridge_wrong_input;
 mod broker_embedded;
 mod broker_lab;
 mod broker_probe;
+mod catalog_openapi;
 mod client_lab;
 mod client_rates;
 mod client_replies;
