@@ -29,9 +29,9 @@ pub(super) async fn keep(targets: Vec<Target>, metrics: Metrics, ready: ReadyFla
         for target in &targets {
             well &= reconcile(target, &metrics).await;
         }
-        if well {
-            ready.ready();
-        }
+        // A store that can't be reached must not keep callbacks of the others, or its own, from the receiver: what is
+        // missing stands in the metrics and the log, and is tried again.
+        ready.ready();
         let pause = if well { LOOK_EVERY } else { RETRY_AFTER };
         if tokio::time::timeout(pause, drain.requested()).await.is_ok() {
             return;

@@ -11,8 +11,9 @@ use crate::bigcommerce::StoreClient;
 use crate::config::{OutgoingSettings, Route as RouteKind, StoreSettings};
 use crate::kafka::append::IntakeProducer;
 use crate::model::record::InRecord;
-use crate::outgoing::{Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, Topics};
+use crate::outgoing::{Filter, Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, Topics};
 use crate::telemetry::{Clock, SystemClock};
+use crate::transform;
 
 /// The stage of a store, and the topics that it consumes.
 pub(super) fn stage(
@@ -38,8 +39,10 @@ pub(super) fn stage(
             client: parts.clients[&store.name].clone(),
             topics: out.clone(),
             fixed: fixed(entry),
-            mapping: mapping(entry),
+            filter: entry.filter.as_ref().map(filter),
+            mapping: mapping(&entry.transform),
             on_failure: OnFailure::Skip,
+            dry_run: entry.dry_run,
         })
         .collect();
     let consumed = routes.iter().map(|route| route.topic.to_string()).collect();
@@ -56,12 +59,24 @@ fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
     }
 }
 
-/// Filter and transform of a record's value; none where neither is configured.
-fn mapping(entry: &OutgoingSettings) -> Option<Arc<Mapping>> {
-    if entry.transform.is_identity() && entry.filter.is_none() {
+/// Which records are commands. One that is no JSON passes: decoding says what is wrong with it.
+fn filter(filter: &transform::Mapping) -> Arc<Filter> {
+    let filter = filter.clone();
+    Arc::new(move |record: &InRecord| {
+        let Ok(value) = serde_json::from_slice(record.value.as_deref().unwrap_or(b"null")) else {
+            return Ok(true);
+        };
+        let answer = filter.run(&value).map_err(|e| format!("the filter failed: {e}"))?;
+        Ok(!matches!(answer, Value::Null | Value::Bool(false)))
+    })
+}
+
+/// The mapping of a record's value to a command; none where it changes nothing.
+fn mapping(transform: &transform::Mapping) -> Option<Arc<Mapping>> {
+    if transform.is_identity() {
         return None;
     }
-    let (filter, transform) = (entry.filter.clone(), entry.transform.clone());
+    let transform = transform.clone();
     Some(Arc::new(move |record: &InRecord| {
         let value: Value = match record.value.as_deref() {
             Some(bytes) => {
@@ -69,11 +84,6 @@ fn mapping(entry: &OutgoingSettings) -> Option<Arc<Mapping>> {
             }
             None => json!(null),
         };
-        if let Some(filter) = &filter
-            && !filter.test(&value).map_err(|e| format!("the filter failed: {e}"))?
-        {
-            return Ok(None);
-        }
-        transform.run(&value).map(Some).map_err(|e| format!("the transform failed: {e}"))
+        transform.run(&value).map_err(|e| e.to_string())
     }))
 }

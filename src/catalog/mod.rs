@@ -16,13 +16,14 @@ pub use row::{Action, Body, Class, Entity, Include, ManyStyle, ReadMany, Scope};
 use crate::model::request::{ApiPath, BadPath, Method, Request};
 
 /// The families that ship with the bridge.
-const FAMILIES: [(&str, &str); 6] = [
+const FAMILIES: [(&str, &str); 7] = [
     ("products.toml", include_str!("products.toml")),
     ("categories.toml", include_str!("categories.toml")),
     ("customers.toml", include_str!("customers.toml")),
     ("orders.toml", include_str!("orders.toml")),
     ("carts.toml", include_str!("carts.toml")),
     ("inventory.toml", include_str!("inventory.toml")),
+    ("marketing.toml", include_str!("marketing.toml")),
 ];
 
 /// All entities, with their indexes.

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Output;
+use super::{Output, say};
 use crate::catalog::{Catalog, Entity};
 
 /// What to show.
@@ -23,24 +23,27 @@ pub(super) enum CatalogCommand {
     },
 }
 
-pub(super) fn run(command: CatalogCommand, output: Output) -> Result<ExitCode> {
+pub(super) fn run(command: &CatalogCommand, output: Output) -> Result<ExitCode> {
     let catalog = Catalog::embedded()?;
     match command {
-        CatalogCommand::Entities => print(catalog.entities().iter().map(|e| entity_row(e)).collect(), output),
+        CatalogCommand::Entities => {
+            print(catalog.entities().iter().map(|e| entity_row(e)).collect(), output)?;
+        }
         CatalogCommand::Scopes => {
             let rows = catalog.entities().iter().flat_map(|entity| {
                 entity.scope.iter().map(|scope| {
                     json!({ "scope": scope.name, "entity": entity.name, "op": scope.op.participle() })
                 })
             });
-            print(rows.collect(), output);
+            print(rows.collect(), output)?;
         }
         CatalogCommand::Show { entity } => {
             let known = || catalog.entities().iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ");
-            let found = catalog.entity(&entity).with_context(|| {
-                format!("the entity {entity:?} is not in the catalogue; known are {}", known())
-            })?;
-            println!("{:#}", details(found));
+            let Some(found) = catalog.entity(entity) else {
+                eprintln!("error: the entity {entity:?} is not in the catalogue; known are {}", known());
+                return Ok(ExitCode::from(super::EXIT_USAGE));
+            };
+            say(format_args!("{:#}", details(found)))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -94,10 +97,9 @@ fn details(entity: &Entity) -> Value {
     })
 }
 
-fn print(rows: Vec<Value>, output: Output) {
+fn print(rows: Vec<Value>, output: Output) -> Result<()> {
     if output == Output::Json {
-        println!("{:#}", Value::Array(rows));
-        return;
+        return say(format_args!("{:#}", Value::Array(rows)));
     }
     let mut table = comfy_table::Table::new();
     if let Some(Value::Object(first)) = rows.first() {
@@ -108,7 +110,7 @@ fn print(rows: Vec<Value>, output: Output) {
             table.add_row(row.into_iter().map(|(_, value)| cell(&value)));
         }
     }
-    println!("{table}");
+    say(format_args!("{table}"))
 }
 
 fn cell(value: &Value) -> String {

@@ -13,6 +13,7 @@ mod send;
 mod store;
 pub mod validate;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -23,6 +24,8 @@ use crate::telemetry::{self, LogFormat};
 
 /// A failure while running.
 pub const EXIT_FAILURE: u8 = 1;
+/// The call itself is wrong, in a way that only the catalogue or the settings can tell.
+pub const EXIT_USAGE: u8 = 2;
 /// `hooks plan` has something to change.
 pub const EXIT_CHANGES: u8 = 3;
 /// The settings are wrong.
@@ -111,9 +114,26 @@ enum SchemaCommand {
     },
 }
 
+/// Prints a result; `println!` panics when the reader (`head`, a pager) went away.
+fn say(text: std::fmt::Arguments<'_>) -> Result<()> {
+    written(writeln!(std::io::stdout(), "{text}"))
+}
+
+/// The reader of a result had enough of it. A type of its own: a broken pipe of a connection is no such thing.
+#[derive(Debug, thiserror::Error)]
+#[error("the reader of the result went away")]
+struct ReaderGone;
+
+fn written(result: std::io::Result<()>) -> Result<()> {
+    result.map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => anyhow::Error::new(error).context("writing the result"),
+    })
+}
+
 fn export(dir: &Path) -> Result<ExitCode> {
     let written = schema::export(dir).with_context(|| format!("writing the schemas to {}", dir.display()))?;
-    println!("wrote {} files to {}", written.len(), dir.display());
+    say(format_args!("wrote {} files to {}", written.len(), dir.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -155,14 +175,19 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Hooks(command) => store::hooks(command, output).await,
         Command::Send(args) => send::run(args, output).await,
         Command::Sandbox(args) => sandbox::run(args).await,
-        Command::Catalog(command) => catalog::run(command, output),
+        Command::Catalog(command) => catalog::run(&command, output),
         Command::Schema(SchemaCommand::Export { dir }) => export(&dir),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "bcbridge", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            // Into memory first: writing by itself, clap_complete panics when the reader went away.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "bcbridge", &mut script);
+            written(std::io::stdout().write_all(&script)).map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {
+        if error.is::<ReaderGone>() {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("error: {error:#}");
         ExitCode::from(EXIT_FAILURE)
     })

@@ -27,9 +27,16 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let stop = stop_signal()?;
     let options = Options { roles: args.roles.into_iter().collect(), ..Options::default() };
     let app = App::start(Arc::new(settings), options).await?;
+    // Settings are read at the start only, so far; unheard, the signal would kill without a drain.
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let stopped = async {
-        let signal = stop.await;
-        tracing::info!(signal, "asked to stop");
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                signal = &mut stop => return tracing::info!(signal, "asked to stop"),
+                _ = hangup.recv() => tracing::warn!("SIGHUP changes nothing in this release: restart to read the settings again"),
+            }
+        }
     };
     app.run(stopped).await?;
     tracing::info!("stopped");

@@ -13,6 +13,7 @@ use super::{ConfigArg, Output, store};
 use crate::app::Cluster;
 use crate::app::topics::StoreTopics;
 use crate::catalog::Catalog;
+use crate::config::Settings;
 use crate::kafka::append::IntakeProducer;
 use crate::kafka::tail::Tail;
 use crate::model::command::{Command, CommandResult, Outcome};
@@ -59,11 +60,13 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
         Ok(settings) => settings,
         Err(code) => return Ok(code),
     };
-    let known = || settings.stores.iter().map(|store| store.name.as_str()).collect::<Vec<_>>().join(", ");
-    if settings.store(&args.store).is_none() {
-        bail!("the store {:?} is not configured; configured are {}", args.store, known());
-    }
-    let command = command(&args)?;
+    let command = match command(&args, &settings) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(ExitCode::from(super::EXIT_USAGE));
+        }
+    };
     let id = command.id.clone().unwrap_or_default();
     let key = args.key.clone().unwrap_or_else(|| key_of(&command));
     let topics = StoreTopics::of(&settings, &args.store);
@@ -84,7 +87,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
     };
     producer.append(vec![record], APPEND_DEADLINE).await?;
     let Some(mut tail) = tail else {
-        println!("{id}");
+        super::say(format_args!("{id}"))?;
         return Ok(ExitCode::SUCCESS);
     };
     let found = tail.find(PATIENCE, |record| {
@@ -101,24 +104,26 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
 
 fn show(result: &CommandResult, output: Output) -> Result<()> {
     match output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(result)?),
+        Output::Json => super::say(format_args!("{}", serde_json::to_string_pretty(result)?))?,
         Output::Table => {
             let status = result.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
             let resource = result.resource_id.as_deref().unwrap_or("-");
-            println!(
-                "{}  status {status}  resource {resource}  attempts {}",
-                result.outcome.name(),
-                result.attempts
-            );
+            let (outcome, attempts) = (result.outcome.name(), result.attempts);
+            super::say(format_args!("{outcome}  status {status}  resource {resource}  attempts {attempts}"))?;
             if let Some(detail) = &result.detail {
-                println!("{detail}");
+                super::say(format_args!("{detail}"))?;
             }
         }
     }
     Ok(())
 }
 
-fn command(args: &Args) -> Result<Command> {
+/// The command that the arguments ask for; what is wrong with them is found before anything is sent.
+fn command(args: &Args, settings: &Settings) -> Result<Command> {
+    let known = || settings.stores.iter().map(|store| store.name.as_str()).collect::<Vec<_>>().join(", ");
+    if settings.store(&args.store).is_none() {
+        bail!("the store {:?} is not configured; configured are {}", args.store, known());
+    }
     let catalog = Catalog::embedded()?;
     let entity = catalog
         .entity(&args.entity)
@@ -136,6 +141,9 @@ fn command(args: &Args) -> Result<Command> {
             (None, _) => bail!("--id {id:?} must be name=value; the names are {}", path_ids.join(", ")),
         };
         path.insert(name.to_owned(), Value::from(value));
+    }
+    if let Some(missing) = path_ids.iter().find(|name| !path.contains_key(**name)) {
+        bail!("this action needs --id {missing}=...");
     }
     let mut query = Map::new();
     for parameter in &args.query {

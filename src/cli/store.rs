@@ -33,10 +33,17 @@ pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
         ExitCode::from(super::EXIT_FAILURE)
     })?;
     let found = config::find(arg.config.as_deref(), &env);
-    found.and_then(|source| config::load_source(&source, &env, &catalog)).map_err(|errors| {
+    let loaded = found.and_then(|source| config::load_source(&source, &env, &catalog));
+    let settings = loaded.map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::from(EXIT_CONFIG)
-    })
+    })?;
+    let refused = validate::refused_properties(&settings);
+    if refused.is_empty() {
+        return Ok(settings);
+    }
+    let _ = validate::write_rows(&refused, &mut io::stderr());
+    Err(ExitCode::from(EXIT_CONFIG))
 }
 
 pub(super) async fn validate(args: validate::Args, output: Output) -> Result<ExitCode> {

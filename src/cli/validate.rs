@@ -6,9 +6,11 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
 use crate::config::{self, Bootstrap, EntityNames, MistakeRow, Settings, Source};
+use crate::kafka::settings::{ClientSettings, SettingsError};
 
 /// All is well.
 pub const EXIT_OK: u8 = 0;
@@ -67,25 +69,56 @@ pub fn run(
             return Ok(EXIT_BAD_CONFIG);
         }
     };
+    let refused = refused_properties(&settings);
+    if !refused.is_empty() {
+        if around.json {
+            writeln!(out, "{}", json!(refused))?;
+        } else {
+            write_rows(&refused, err)?;
+        }
+        return Ok(EXIT_BAD_CONFIG);
+    }
     let found = if args.online { (around.online)(&settings) } else { Vec::new() };
     if around.json {
         writeln!(out, "{}", json!(found))?;
     } else {
         write!(out, "{}", summary(&settings, &source))?;
-        for row in &found {
-            writeln!(err, "error: {}", row.message)?;
-            for (label, text) in [("allowed", &row.allowed), ("help", &row.help)] {
-                if !text.is_empty() {
-                    writeln!(err, "  {label}: {text}")?;
-                }
-            }
-        }
+        write_rows(&found, err)?;
     }
     // Warnings go beside the report, so that the report stays what a program expects.
     for warning in &settings.warnings {
         writeln!(err, "warning: {warning}")?;
     }
     Ok(if found.is_empty() { EXIT_OK } else { EXIT_ONLINE })
+}
+
+/// The properties that librdkafka does not know, or whose values it refuses: only it can tell.
+pub(super) fn refused_properties(settings: &Settings) -> Vec<MistakeRow> {
+    let value = |(name, value): (&String, &SecretString)| (name.clone(), value.expose_secret().to_owned());
+    let properties = settings.kafka.properties.iter().map(value).collect();
+    let refused = ClientSettings::new("none:9092", properties).err().unwrap_or_default();
+    let row = |error: &SettingsError| MistakeRow {
+        file: String::new(),
+        line: 0,
+        column: 0,
+        message: error.to_string(),
+        allowed: "a property of librdkafka, and a value that it takes".to_owned(),
+        help: "see librdkafka's CONFIGURATION.md".to_owned(),
+    };
+    refused.iter().map(row).collect()
+}
+
+/// Findings that have no place in the file.
+pub(super) fn write_rows(rows: &[MistakeRow], err: &mut dyn Write) -> io::Result<()> {
+    for row in rows {
+        writeln!(err, "error: {}", row.message)?;
+        for (label, text) in [("allowed", &row.allowed), ("help", &row.help)] {
+            if !text.is_empty() {
+                writeln!(err, "  {label}: {text}")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the settings amount to, for people.

@@ -225,15 +225,6 @@ fn include(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> Vec<Str
     includes
 }
 
-/// Path parameters belong to scheduled reads: a callback brings its own ids.
-fn path(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> BTreeMap<String, String> {
-    let path = pairs(cx, section, "path");
-    if !path.is_empty() {
-        cx.warnings.push(format!("entity {entity}: path: accepted, not active in this release"));
-    }
-    path
-}
-
 /// Texts by name; a list of texts is joined with commas, as the API expects lists.
 fn pairs(cx: &mut Reading<'_>, section: &Section<'_>, key: &str) -> BTreeMap<String, String> {
     let Some(node) = section.get(key) else { return BTreeMap::new() };
@@ -252,6 +243,14 @@ fn pairs(cx: &mut Reading<'_>, section: &Section<'_>, key: &str) -> BTreeMap<Str
         }
     }
     pairs
+}
+
+/// The path's ids, of which only scheduled reads make use.
+fn path(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> BTreeMap<String, String> {
+    if section.has("path") {
+        cx.warnings.push(format!("entity {entity}: path: accepted, not active in this release"));
+    }
+    pairs(cx, section, "path")
 }
 
 /// `poll: { every: 15m }` and `sweep: { every: 1h }`.

@@ -160,6 +160,7 @@ fn read(cx: &mut Reading<'_>, root: &Node) -> Settings {
     // Comparing halves of settings would only repeat the mistakes found so far.
     if cx.mistakes.is_empty() {
         distinct_topics(cx, &section, &settings);
+        no_loops(cx, &section, &settings);
         same_port(cx, &section, &settings);
     }
     settings
@@ -256,6 +257,22 @@ fn owners(settings: &Settings) -> Vec<(String, Owner<'_>)> {
         all.push((topic, Owner { from, store: "", entity: "", key: None }));
     }
     all
+}
+
+/// Refuses to read commands from a topic of the bridge's own: each result would become a command, and so a result.
+fn no_loops(cx: &mut Reading<'_>, root: &Section<'_>, settings: &Settings) {
+    let own = owners(settings);
+    let written = |(_, owner): &&(String, Owner<'_>)| {
+        owner.entity.is_empty() && owner.from != "kafka.topics.names.commands"
+    };
+    for (at, entry) in settings.outgoing.iter().enumerate() {
+        let Some((topic, owner)) = own.iter().filter(written).find(|(topic, _)| *topic == entry.topic) else {
+            continue;
+        };
+        let message = format!("topic `{topic}` is {}, which the bridge itself writes", describe(owner));
+        let place = place_of(root, &format!("outgoing[{at}].topic"));
+        cx.wrong(Mistake::new(&place, message, "a topic that only others write"));
+    }
 }
 
 /// Where a setting stands; where it would stand, if it is a default.

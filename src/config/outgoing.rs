@@ -75,15 +75,17 @@ fn entry(
     let words = [("skip", OnFailure::Skip), ("halt-key", OnFailure::HaltKey)];
     let on_failure = section.choice(cx, "on_failure", &words).unwrap_or(OnFailure::Skip);
     if on_failure == OnFailure::HaltKey {
-        absent(cx, section, "on_failure", "skip");
+        let at = &section.path;
+        let text = "accepted, not active in this release: a failed command does not hold up its key";
+        cx.warnings.push(format!("{at}: on_failure: halt-key: {text}"));
     }
     let filter = section.mapping(cx, "filter").filter(|filter| !filter.is_identity());
     let transform = section.mapping(cx, "transform").unwrap_or_else(Mapping::identity);
     let dry_run = section.flag(cx, "dry_run").unwrap_or(false);
-    if dry_run {
-        absent(cx, section, "dry_run", "false");
-    }
     let tests = tests(cx, section);
+    if !tests.is_empty() {
+        cx.warnings.push(format!("{}: tests: accepted, not run in this release", section.path));
+    }
     Some(OutgoingSettings {
         topic: topic?,
         store: store?,
@@ -94,13 +96,6 @@ fn entry(
         dry_run,
         tests,
     })
-}
-
-/// A safety that this release does not have yet: to accept it would be to pretend that it holds.
-fn absent(cx: &mut Reading<'_>, section: &Section<'_>, key: &str, allowed: &str) {
-    let place = section.get(key).map_or(&section.at, |node| &node.at);
-    let message = format!("`{key}` is not available in this release");
-    cx.wrong(Mistake::new(place, message, allowed).help("leave it out"));
 }
 
 /// The store an entry writes to: the one it names, the one whose command topic it reads, or the only one.

@@ -100,6 +100,10 @@ fn spool(cx: &mut Reading<'_>, receiver: &Section<'_>) -> SpoolSettings {
         section.parsed(cx, "max_bytes", "a size of 1MiB or more, such as 512MiB or 10GiB", |text| {
             values::bytes(text).filter(|size| *size >= MIN_SPOOL_BYTES)
         });
+    if receiver.has("spool") {
+        let text = "accepted, not active in this release: callbacks are answered 503 while Kafka is down";
+        cx.warnings.push(format!("receiver.spool: {text}"));
+    }
     SpoolSettings {
         dir: dir.unwrap_or_else(|| PathBuf::from(defaults::SPOOL_DIR)),
         max_bytes: max_bytes.unwrap_or(defaults::SPOOL_MAX_BYTES),

@@ -27,6 +27,19 @@ pub(super) const KEYS: &[&str] = &[
 ];
 pub(super) const BUDGET_KEYS: &[&str] = &["reserve"];
 
+/// Headers that every callback has anyway: given a second time, each callback would be refused.
+const OWN_HEADERS: &[&str] = &[
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+    "x-bcbridge-store",
+];
 /// Two while rotating; a few more for apps being moved. Each is tried on every callback.
 const MAX_CLIENT_SECRETS: usize = 8;
 
@@ -222,6 +235,11 @@ fn webhook_headers(cx: &mut Reading<'_>, section: &Section<'_>) -> BTreeMap<Stri
             cx.wrong(Mistake::new(&place, message, "letters, digits and `-`"));
             continue;
         };
+        if OWN_HEADERS.contains(&lower.as_str()) {
+            let message = format!("header `{lower}` is part of every callback, and is no second factor");
+            cx.wrong(Mistake::new(&place, message, "a header of your own, such as x-bridge-key"));
+            continue;
+        }
         if value.is_empty() {
             continue;
         }

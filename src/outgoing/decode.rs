@@ -30,9 +30,11 @@ const MAX_QUERY_VALUE_BYTES: usize = 4 * 1024;
 /// Longest explanation of a refusal: it may quote a name that the sender chose.
 const MAX_DETAIL_CHARS: usize = 1024;
 
-/// Turns a record of a mapped topic into a command object, or into nothing where a filter keeps it back; or says
-/// why it can't.
-pub type Mapping = dyn Fn(&InRecord) -> Result<Option<Value>, String> + Send + Sync;
+/// Turns a record of a mapped topic into a command object, or says why it can't.
+pub type Mapping = dyn Fn(&InRecord) -> Result<Value, String> + Send + Sync;
+
+/// Whether a record of a topic is a command at all, or why that can't be told.
+pub type Filter = dyn Fn(&InRecord) -> Result<bool, String> + Send + Sync;
 
 /// What a topic's records leave out because the topic says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,13 +113,13 @@ pub(super) fn default_id(record: &InRecord) -> Arc<str> {
     format!("{}/{}/{}", partition.topic, partition.number, record.position.offset).into()
 }
 
-/// Reads and checks one record; none where the route's filter keeps it back.
+/// Reads and checks one record.
 pub(super) fn decode(
     record: &InRecord,
     catalog: &Catalog,
     fixed: Option<&Fixed>,
     mapping: Option<&Mapping>,
-) -> Result<Option<Checked>, Box<Refusal>> {
+) -> Result<Checked, Box<Refusal>> {
     let mut refusal = Refusal {
         id: default_id(record),
         entity: fixed.map(|fixed| fixed.entity.clone()),
@@ -127,9 +129,8 @@ pub(super) fn decode(
         detail: String::new(),
     };
     let checked = text(record, mapping, &mut refusal.stage).and_then(|text| {
-        let Some(text) = text else { return Ok(None) };
         let wire = wire(&text)?;
-        check(&text, wire, catalog, fixed, &mut refusal).map(Some)
+        check(&text, wire, catalog, fixed, &mut refusal)
     });
     checked.map_err(|(reason, detail)| {
         // The names are the sender's: one of a megabyte must not make the result too large for the broker.
@@ -139,24 +140,41 @@ pub(super) fn decode(
     })
 }
 
+/// Whether a topic's filter lets a record through.
+pub(super) fn is_wanted(
+    record: &InRecord,
+    fixed: Option<&Fixed>,
+    filter: Option<&Filter>,
+) -> Result<bool, Box<Refusal>> {
+    let Some(filter) = filter else { return Ok(true) };
+    filter(record).map_err(|detail| {
+        Box::new(Refusal {
+            id: default_id(record),
+            entity: fixed.map(|fixed| fixed.entity.clone()),
+            action: fixed.map(|fixed| fixed.action.clone()),
+            reason: Reason::TransformFailed,
+            stage: FailedAt::Transform,
+            detail: detail.chars().take(MAX_DETAIL_CHARS).collect(),
+        })
+    })
+}
+
 /// The command object as UTF-8.
-fn text(record: &InRecord, mapping: Option<&Mapping>, stage: &mut FailedAt) -> Result<Option<Bytes>, Fault> {
+fn text(record: &InRecord, mapping: Option<&Mapping>, stage: &mut FailedAt) -> Result<Bytes, Fault> {
     if let Some(mapping) = mapping {
         *stage = FailedAt::Transform;
-        let Some(mapped) = mapping(record).map_err(|why| (Reason::TransformFailed, why))? else {
-            return Ok(None);
-        };
+        let mapped = mapping(record).map_err(|why| (Reason::TransformFailed, why))?;
         if !mapped.is_object() {
             let detail = "the transform's result is not an object with path, query or payload";
             return Err((Reason::TransformFailed, detail.to_owned()));
         }
-        return Ok(Some(Bytes::from(mapped.to_string())));
+        return Ok(Bytes::from(mapped.to_string()));
     }
     let Some(value) = &record.value else {
         return Err((Reason::BadJson, "the record has no value: a command is a JSON object".into()));
     };
     match std::str::from_utf8(value) {
-        Ok(_) => Ok(Some(value.clone())),
+        Ok(_) => Ok(value.clone()),
         Err(error) => Err((Reason::BadJson, format!("the value is not UTF-8: {error}"))),
     }
 }

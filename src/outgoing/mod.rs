@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use apply::Budget;
-pub use decode::{Fixed, Mapping};
+pub use decode::{Filter, Fixed, Mapping};
 pub use settle::{Topics, header};
 
 use apply::{Applying, Ending, Step};
@@ -62,10 +62,14 @@ pub struct Route<S> {
     pub topics: Topics,
     /// What the topic's records are for, where they do not say it.
     pub fixed: Option<Fixed>,
+    /// Which of the topic's records are commands; none takes all.
+    pub filter: Option<Arc<Filter>>,
     /// How the topic's records become command objects; none takes them as they are.
     pub mapping: Option<Arc<Mapping>>,
     /// What becomes of a key whose command failed.
     pub on_failure: OnFailure,
+    /// Commands are checked and planned, and never sent.
+    pub dry_run: bool,
 }
 
 /// Bounds of the outgoing path.
@@ -200,11 +204,22 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         self.lines.iter().map(|line| (&line.store, line.lanes.open(), line.lanes.running()))
     }
 
-    /// Decodes and plans; none where the route's filter keeps the record back.
+    /// Decodes and plans.
+    /// The command of a record, and how to apply it; none where there is nothing to apply.
     fn read(&self, route: &Route<S>, record: &InRecord) -> Result<Option<(Checked, Plan)>, Box<Refusal>> {
-        let decoded = decode::decode(record, &self.catalog, route.fixed.as_ref(), route.mapping.as_deref())?;
-        let Some(command) = decoded else { return Ok(None) };
+        if !decode::is_wanted(record, route.fixed.as_ref(), route.filter.as_deref())? {
+            return Ok(None);
+        }
+        let command = decode::decode(record, &self.catalog, route.fixed.as_ref(), route.mapping.as_deref())?;
         match plan::plan(&command) {
+            Ok(_) if route.dry_run => {
+                let (entity, action) = (&*command.entity.name, &*command.action().name);
+                tracing::info!(
+                    store.name = &*route.store, entity.kind = entity, action, command.id = %command.id,
+                    "a dry run: a command was planned and not sent"
+                );
+                Ok(None)
+            }
             Ok(plan) => Ok(Some((command, plan))),
             Err((reason, detail)) => Err(Box::new(Refusal {
                 id: command.id.clone(),

@@ -70,6 +70,19 @@ fn refused(text: &str, part: &str) {
     }
 }
 
+/// The names of [`Names`] are the test's own; the shipped catalogue must know those of the example too.
+#[test]
+fn the_complete_example_loads_with_the_shipped_catalogue() {
+    let text = include_str!("../fixtures/config/complete.yaml");
+    let catalog = bcbridge::catalog::Catalog::embedded().unwrap();
+    let settings = config::load_str("bcbridge.yaml", text, &env, &catalog).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(settings.incoming.len(), 3);
+    assert!(config::load_str("none.yaml", "", &env, &catalog).is_err(), "an empty file has no store");
+    let text = small(SECRETS, "");
+    let settings = config::load_str("small.yaml", &text, &env, &catalog).unwrap_or_else(|e| panic!("{e}"));
+    assert!(settings.incoming.iter().all(|entry| entry.entity != "coupon"), "nothing announces a coupon");
+}
+
 #[test]
 fn the_complete_example_loads() {
     let settings = load(include_str!("../fixtures/config/complete.yaml")).unwrap();
@@ -132,6 +145,37 @@ fn every_mistake_is_reported_at_its_place_and_no_secret_is_told() {
         );
     }
     assert!(rows.len() >= 16);
+}
+
+#[test]
+fn what_this_release_ignores_is_told() {
+    let rest = "receiver: { spool: { dir: x } }\nincoming: [{ entity: order, path: { order_id: 5 } }]\n\
+        outgoing: [{ topic: t, on_failure: halt-key, tests: [{ in: 1, out: 1 }] }]\n";
+    let warnings = load(&small(SECRETS, rest)).unwrap().warnings;
+    for part in ["receiver.spool:", "order: path:", "on_failure: halt-key:", "tests: accepted, not run"] {
+        assert!(warnings.iter().any(|warning| warning.contains(part)), "{part} in {warnings:?}");
+    }
+}
+
+#[test]
+fn commands_are_not_read_from_a_topic_that_the_bridge_writes() {
+    let outgoing =
+        |topic: &str| format!("outgoing: [{{ topic: {topic}, entity: product, action: upsert }}]\n");
+    for topic in ["abc.results", "abc.dlq", "abc.webhooks", "abc.ledger", "signals"] {
+        let text = small(SECRETS, &outgoing(&format!("bigcommerce.{topic}")));
+        refused(&text, "which the bridge itself writes");
+    }
+    load(&small(SECRETS, &outgoing("erp.products"))).unwrap();
+}
+
+#[test]
+fn a_header_that_every_callback_has_is_no_second_factor() {
+    for name in ["Host", "webhook-id"] {
+        refused(
+            &small(&format!("{SECRETS}    webhook_headers: {{ {name}: abc }}\n"), ""),
+            "no second factor",
+        );
+    }
 }
 
 #[test]

@@ -31,6 +31,18 @@ fn good_settings_are_summed_up_with_their_warnings() {
 }
 
 #[test]
+fn a_property_that_librdkafka_refuses_is_a_mistake_and_its_value_is_not_told() {
+    for property in ["bogus.prop: canary", "linger.ms: canary", "isolation.level: read_uncommitted"] {
+        let text = GOOD.replace("properties: {}", &format!("properties: {{ {property} }}"));
+        assert_ne!(text, GOOD);
+        let (code, out, err) = validate(&text, false, &|_| panic!("asked although the settings are wrong"));
+        let name = property.split(':').next().unwrap();
+        assert!(code == EXIT_BAD_CONFIG && err.contains(name), "{property}: {code} {err}");
+        assert!(!err.contains("canary") && out.is_empty(), "{err}");
+    }
+}
+
+#[test]
 fn bad_settings_end_with_64_and_every_mistake() {
     let (code, out, err) = validate(BAD, false, &|_| panic!("asked although the settings are wrong"));
     assert_eq!((code, out.as_str()), (EXIT_BAD_CONFIG, ""));

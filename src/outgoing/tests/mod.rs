@@ -117,8 +117,10 @@ fn route(store: &Arc<FakeStore>) -> Route<FakeStore> {
         client: store.clone(),
         topics: topics(),
         fixed: None,
+        filter: None,
         mapping: None,
         on_failure: OnFailure::Skip,
+        dry_run: false,
     }
 }
 
