@@ -32,10 +32,12 @@ const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 const PULL_TIMEOUT: Duration = Duration::from_secs(300);
 /// A broker on a busy 2-core machine needs about 20 s, its container and two JVMs included.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
-/// These parts take about 3 minutes alone, and share the processors with the rest of the suite here.
+/// These parts take about 4 minutes alone, and share the processors with the rest of the suite here.
 const SUITE_TIMEOUT: Duration = Duration::from_secs(900);
-/// The modules that use Kafka; `--skip` leaves out what runs on the built-in broker whatever the variable says.
-const FILTERS: [&str; 5] = ["bridge_", "broker_", "kafka_", "--skip", "embedded"];
+/// The modules that use Kafka; `--skip` leaves out what runs on the built-in broker whatever the variable says. One
+/// test at a time: the rest of the suite runs beside them, and some of them measure.
+const ARGUMENTS: [&str; 6] =
+    ["bridge_", "broker_", "kafka_", "--skip=embedded", "--test-threads=1", "--color=never"];
 /// What tests need beyond the compose file: impatient groups and transactions, and small internal topics.
 const SETTINGS: [(&str, &str); 6] = [
     ("KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS", "1000"),
@@ -172,7 +174,7 @@ async fn run_suite(servers: &str) -> Result<(), String> {
     let mut output = tempfile::tempfile().unwrap();
     let same = |file: &File| Stdio::from(file.try_clone().unwrap());
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(FILTERS)
+        .args(ARGUMENTS)
         .env("KAFKA_BOOTSTRAP_SERVERS", servers)
         .stdin(Stdio::null())
         .stdout(same(&output))
