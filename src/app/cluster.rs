@@ -51,7 +51,15 @@ impl Cluster {
                 let listen = listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
                 let broker =
                     crate::embedded::start(listen, data).await.context("starting the built-in broker")?;
-                let client = client(&broker.bootstrap_servers(), properties)?;
+                let servers = broker.bootstrap_servers();
+                match data {
+                    Some(_) => info!(kafka.servers = %servers, "the built-in broker listens"),
+                    None => warn!(
+                        kafka.servers = %servers,
+                        "the built-in broker listens, and keeps everything in memory: for trying, not for callbacks that count"
+                    ),
+                }
+                let client = client(&servers, properties)?;
                 Ok(Self { client, embedded: Some(broker) })
             }
             #[cfg(not(feature = "embedded"))]
@@ -125,6 +133,20 @@ impl Cluster {
                 missing.join(", ")
             );
         }
+        let count = settings.kafka.topics.partitions;
+        let ledgers =
+            settings.stores.iter().map(|store| topics::StoreTopics::of(settings, &store.name).ledger);
+        for ledger in ledgers {
+            let found =
+                described.iter().find(|found| found.name == *ledger).map_or(0, |found| found.partitions);
+            if i64::from(found) != i64::from(count) {
+                // With another number, what was published and applied would be looked up in the wrong place.
+                bail!(
+                    "topic {ledger} has {found} partitions and kafka.topics.partitions is {count}; set it to {found}"
+                );
+            }
+        }
+        self.look_for_inputs(topics, settings).await;
         let degraded = described.iter().flat_map(|found| {
             specs
                 .iter()
@@ -133,6 +155,22 @@ impl Cluster {
                 .unwrap_or_default()
         });
         Ok(degraded.collect())
+    }
+
+    /// Warns of topics that commands are to be read from, and that nobody made: they are others' to make, now or later.
+    async fn look_for_inputs(&self, topics: &Topics, settings: &Settings) {
+        for entry in &settings.outgoing {
+            match topics.partitions_of(&entry.topic).await {
+                Ok(0) => warn!(
+                    kafka.topic = %entry.topic,
+                    "outgoing: this topic does not exist; its commands are read once somebody creates it"
+                ),
+                Ok(_) => {}
+                Err(error) => {
+                    warn!(kafka.topic = %entry.topic, %error, "outgoing: this topic could not be looked up")
+                }
+            }
+        }
     }
 
     /// Stops the built-in broker, if it is one.

@@ -60,6 +60,7 @@ async fn reconcile(target: &Target, metrics: &Metrics) -> bool {
     let failed = applied.iter().filter(|done| done.result.is_err()).count();
     for done in &applied {
         match &done.result {
+            Ok(_) if !done.item.action.is_change() => {}
             Ok(_) => info!(
                 store,
                 scope = done.item.scope,
@@ -70,6 +71,10 @@ async fn reconcile(target: &Target, metrics: &Metrics) -> bool {
         }
     }
     metrics.hooks(store, "missing", failed as u64);
-    metrics.hooks(store, "active", (applied.len() - failed) as u64);
+    let ours = |done: &&hooks::Applied| {
+        done.item.action.is_change() || matches!(done.item.action, Action::Keep { .. })
+    };
+    let active = applied.iter().filter(ours).filter(|done| done.result.is_ok()).count();
+    metrics.hooks(store, "active", active as u64);
     failed == 0
 }

@@ -91,7 +91,7 @@ pub(super) struct Receiver {
     max_connections: Option<Whole>,
     /// Open connections from one address. Default: 64.
     max_connections_per_peer: Option<Whole>,
-    /// Address blocks whose `X-Forwarded-For` is believed. Default: none.
+    /// Address blocks of proxies in front: no limit per peer counts for them. Default: none.
     trusted_proxies: Option<Vec<String>>,
     /// Where callbacks wait when Kafka cannot take them.
     spool: Option<Spool>,

@@ -123,7 +123,7 @@ pub struct ReceiverSettings {
     pub max_connections: u32,
     /// Open connections from one address.
     pub max_connections_per_peer: u32,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Proxies in front: not held to the limit per peer.
     pub trusted_proxies: Vec<Cidr>,
     /// Where callbacks wait when Kafka cannot take them.
     pub spool: SpoolSettings,

@@ -107,6 +107,17 @@ struct Wire<'a> {
     payload: Option<&'a RawValue>,
 }
 
+/// The names in a record that is no command for another reason.
+#[derive(Deserialize)]
+struct Loose {
+    #[serde(default)]
+    id: Option<Value>,
+    #[serde(default)]
+    entity: Option<Value>,
+    #[serde(default)]
+    action: Option<Value>,
+}
+
 /// The id of a command that names none: where it stands.
 pub(super) fn default_id(record: &InRecord) -> Arc<str> {
     let partition = &record.position.partition;
@@ -129,7 +140,7 @@ pub(super) fn decode(
         detail: String::new(),
     };
     let checked = text(record, mapping, &mut refusal.stage).and_then(|text| {
-        let wire = wire(&text)?;
+        let wire = wire(&text).inspect_err(|_| name_it(&text, &mut refusal))?;
         check(&text, wire, catalog, fixed, &mut refusal)
     });
     checked.map_err(|(reason, detail)| {
@@ -189,6 +200,17 @@ fn wire(text: &Bytes) -> Result<Wire<'_>, Fault> {
     serde_json::from_slice(text).map_err(|error| {
         (Reason::BadField, format!("{error}; a command has id, entity, action, path, query and payload"))
     })
+}
+
+/// What can be told of a command that is none: who waits for its result looks for its id.
+fn name_it(text: &Bytes, refusal: &mut Refusal) {
+    let Ok(loose) = serde_json::from_slice::<Loose>(text) else { return };
+    let given = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
+    if let Some(id) = given(&loose.id).and_then(|id| command_id(&id).ok()) {
+        refusal.id = id;
+    }
+    refusal.entity = refusal.entity.take().or_else(|| given(&loose.entity));
+    refusal.action = refusal.action.take().or_else(|| given(&loose.action));
 }
 
 fn check(

@@ -183,6 +183,11 @@ impl<I: Intake> Connections<I> {
         let metrics = &self.shared.metrics;
         let Some(slot) = self.peers.admit(peer.ip()) else {
             metrics.connections_over_peer_limit.inc();
+            if self.shared.logged_failure.may_speak((self.shared.now_ms)()) {
+                tracing::warn!(
+                    "a connection was refused: its address has as many as receiver.max_connections_per_peer allows; a proxy belongs into receiver.trusted_proxies"
+                );
+            }
             return;
         };
         // A failure here means that the peer is gone already; the read will say so.

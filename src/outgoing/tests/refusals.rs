@@ -313,6 +313,19 @@ fn a_dry_run_refuses_what_is_wrong_and_sends_nothing() {
 }
 
 #[test]
+fn a_refusal_of_an_unknown_field_still_tells_which_command_it_was() {
+    let value =
+        json!({"id": "c-16", "entity": "product", "action": "update", "path": {"product_id": 5}, "extra": 1});
+    let settled = settled_by(route(&silent()), &value);
+    let got = result(&settled);
+    assert_eq!(
+        (&got["id"], &got["entity"], &got["action"]),
+        (&json!("c-16"), &json!("product"), &json!("update"))
+    );
+    assert_eq!(got["reason"], "bad_field");
+}
+
+#[test]
 fn a_topic_for_an_alias_takes_records_that_give_the_name() {
     let store = FakeStore::scripted(vec![done("{\"id\":8}")]);
     let fixed = Fixed { entity: "shipment".into(), action: "create".into() };
