@@ -95,6 +95,15 @@ impl Cluster {
             let created = states.iter().filter(|state| state.created).count();
             info!(topics = states.len(), created, "the topics are in place");
         }
+        for entry in &settings.outgoing {
+            // It belongs to somebody else, who may create it at any time: creating it here would hide a typo.
+            if topics.partitions_of(&entry.topic).await? == 0 {
+                warn!(
+                    kafka.topic = entry.topic,
+                    "a topic of `outgoing` does not exist; its commands are taken once it does"
+                );
+            }
+        }
         if settings.kafka.bootstrap == Bootstrap::Embedded {
             return Ok(Vec::new());
         }

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use crate::incoming::meter::{Meter, Suppressed};
+use crate::model::dead_letter;
 use crate::model::hint::Op;
 use crate::model::reason::Reason;
+use crate::model::record::OutRecord;
+use crate::outgoing;
 use crate::runtime::runner::Watch;
 use crate::telemetry::{Metrics, ReadyFlag};
 
@@ -22,11 +25,8 @@ impl Meter for IncomingMeter {
         self.0.hints(why.name(), hints);
     }
 
-    fn dead_letter(&self, reason: Reason, hints: usize) {
+    fn dead_letter(&self, _reason: Reason, hints: usize) {
         self.0.hints("dead_letter", hints);
-        for _ in 0..hints {
-            self.0.dead_letter(reason.name());
-        }
     }
 
     fn retried(&self, entity: &str) {
@@ -57,11 +57,25 @@ impl Watch for RunnerWatch {
         self.metrics.open_records(self.path, records as u64);
     }
 
-    fn transaction(&mut self, committed: bool, _records: usize, _took: Duration) {
-        if committed {
-            self.metrics.transaction_committed();
-        } else {
+    fn transaction(&mut self, committed: bool, records: &[OutRecord], _took: Duration) {
+        if !committed {
             self.metrics.transaction_aborted();
+            return;
+        }
+        self.metrics.transaction_committed();
+        // Counted when they are committed, and so once: what a result and a dead letter say of themselves.
+        for record in records {
+            if let Some(outcome) = header(record, outgoing::header::OUTCOME) {
+                self.metrics.command(outcome);
+            }
+            if let Some(reason) = header(record, dead_letter::header::REASON) {
+                self.metrics.dead_letter(reason);
+            }
         }
     }
+}
+
+fn header<'a>(record: &'a OutRecord, name: &str) -> Option<&'a str> {
+    let (_, value) = record.headers.iter().find(|(found, _)| found == name)?;
+    std::str::from_utf8(value).ok()
 }

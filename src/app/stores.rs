@@ -25,7 +25,7 @@ pub fn client(store: &StoreSettings, metrics: Option<&Metrics>) -> Result<StoreC
         config.on_reply = Some(Arc::new(move |seen| {
             metrics.api_request(&name, seen.class);
             if let Some(left) = seen.left {
-                metrics.api_quota_left(&name, left);
+                metrics.api_quota(&name, left.into(), seen.quota.into());
             }
         }));
     }

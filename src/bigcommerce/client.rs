@@ -113,6 +113,8 @@ pub struct Seen {
     pub seconds: f64,
     /// Requests left in the store's window, where known.
     pub left: Option<u32>,
+    /// Requests that a window grants, as last told or assumed.
+    pub quota: u32,
 }
 
 /// Why a client could not be made.
@@ -297,12 +299,14 @@ impl Inner {
             400..=499 => "4xx",
             _ => "5xx",
         };
+        let quota = self.admission.view();
         on_reply(&Seen {
             method: request.method.as_str(),
             template: Arc::clone(request.path.template()),
             class,
             seconds,
-            left: self.admission.view().left,
+            left: quota.left,
+            quota: quota.quota,
         });
     }
 }

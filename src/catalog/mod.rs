@@ -2,8 +2,8 @@
 //!
 //! Rows are TOML files beside this one, a file for each family, embedded in the binary, parsed and checked once.
 //! Nothing in the code names an entity, a scope or an endpoint: adding one is adding a row. A row that contradicts
-//! itself, or another, is refused when the catalogue is loaded. Each names the OpenAPI file of BigCommerce's that it was
-//! taken from.
+//! itself, or another, is refused when the catalogue is loaded, and a test compares every row with the OpenAPI file of
+//! BigCommerce's that it names.
 
 mod check;
 pub mod row;

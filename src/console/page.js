@@ -53,7 +53,7 @@ function tiles(now) {
   const shown = [
     ["entities published", sum(now, "bcbridge_hydrated_records_total")],
     ["published a second", rate("bcbridge_hydrated_records_total")],
-    ["hints waiting", sum(now, "bcbridge_intake_lag_records")],
+    ["records in hand", sum(now, "bcbridge_open_records")],
     ["mean seconds to publish", count ? seconds / count : null],
     ["API requests a second", rate("bcbridge_api_requests_total")],
     ["API requests left", sum(now, "bcbridge_api_quota_left_requests")],

@@ -11,6 +11,7 @@ pub mod coalesce;
 pub mod decode;
 pub mod hydrate;
 pub mod judge;
+mod line;
 pub mod memory;
 pub mod meter;
 pub mod plan;

@@ -87,7 +87,10 @@ impl Publication<'_> {
         }
         let value: Value = serde_json::from_slice(json).expect("it was parsed when it was read");
         if let Some(filter) = &self.settings.filter
-            && filter(&value).map_err(|e| NotPublished::Mapping("filter", e))? != Value::Bool(true)
+            && matches!(
+                filter(&value).map_err(|e| NotPublished::Mapping("filter", e))?,
+                Value::Bool(false) | Value::Null
+            )
         {
             return Ok(None);
         }
@@ -329,9 +332,9 @@ mod tests {
     }
 
     #[test]
-    fn only_true_passes_the_filter() {
+    fn false_and_null_do_not_pass_the_filter() {
         for (answer, passes) in
-            [(json!(true), true), (json!(false), false), (json!(null), false), (json!(1), false)]
+            [(json!(true), true), (json!(false), false), (json!(null), false), (json!(1), true)]
         {
             let record = check(Format::CloudEvents, |s| {
                 let answer = answer.clone();

@@ -44,7 +44,7 @@ pub struct EntitySettings {
     pub format: Format,
     /// Changes `{path, query}` before the read.
     pub parameters: Option<Mapping>,
-    /// Anything but `true` keeps the entity from being published.
+    /// `false` and `null` keep the entity from being published, as jq has it.
     pub filter: Option<Mapping>,
     /// Changes the entity before it is published.
     pub transform: Option<Mapping>,

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tracing::{debug, error, warn};
 
-use super::coalesce::{Coalescer, Gathered, Gathering};
+use super::coalesce::{Gathered, Gathering};
 use super::hydrate::{self, Outcome};
 use super::judge::{Verdict, judge};
+use super::line::{Line, TROUBLE};
 use super::memory::Memory;
 use super::meter::{Meter, Suppressed};
-use super::plan::{self, Plan};
 use super::publish::{NotPublished, Publication};
 use super::settings::{EntitySettings, StoreSettings};
 use crate::catalog::Catalog;
@@ -27,12 +27,6 @@ use crate::model::record::{InRecord, OutRecord, Partition};
 use crate::model::request::Reply;
 use crate::runtime::ports::{Job, Settled, Stage, Store};
 
-/// Lists of one entity that are read at once. While two are under way, the next batch grows.
-const MAX_LISTS: usize = 2;
-/// Single entities of one kind that are read at once, where no list exists.
-const MAX_SINGLES: usize = 8;
-/// First and longest pause of an entity whose reads fail: BigCommerce asks for patience after a 5xx.
-const TROUBLE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Pause of a store whose token is not valid. A person must act; a read each half minute finds out when.
 const UNAUTHORIZED: Duration = Duration::from_secs(30);
 /// A hint that waited so long, while other entities of the store are read, is appended to the intake again, so
@@ -47,21 +41,6 @@ pub struct Done {
     entity: String,
     read_at_ms: i64,
     outcomes: Vec<Outcome>,
-}
-
-struct Line {
-    settings: Arc<EntitySettings>,
-    coalescer: Coalescer,
-    reading: BTreeMap<EntityId, Gathering>,
-    running: usize,
-    /// No list starts before this, so that it fills.
-    open_at: Option<Instant>,
-    /// No job starts before this, after trouble.
-    paused_until: Option<Instant>,
-    /// Troubles in a row.
-    troubles: u32,
-    /// Since when every read failed.
-    failing_since: Option<Instant>,
 }
 
 /// The path. See the module's text.
@@ -87,17 +66,11 @@ impl<S: Store> Incoming<S> {
         meter: Arc<dyn Meter>,
         clock: WallClock,
     ) -> Self {
-        let line = |settings: &Arc<EntitySettings>| Line {
-            settings: settings.clone(),
-            coalescer: Coalescer::new(settings.windows),
-            reading: BTreeMap::new(),
-            running: 0,
-            open_at: None,
-            paused_until: None,
-            troubles: 0,
-            failing_since: None,
-        };
-        let lines = settings.entities.iter().map(|(name, entity)| (name.clone(), line(entity))).collect();
+        let lines = settings
+            .entities
+            .iter()
+            .map(|(name, entity)| (name.clone(), Line::new(entity.clone())))
+            .collect();
         Self {
             settings,
             catalog,
@@ -175,8 +148,7 @@ impl<S: Store> Incoming<S> {
         let known = self.memory.get(&key);
         let verdict = judge(&mut gathering, &known, result, settings.confirm_gone, now);
         if !matches!(verdict, Verdict::Trouble { .. } | Verdict::Unauthorized) {
-            line.troubles = 0;
-            line.failing_since = None;
+            line.is_well();
             self.last_success = Some(now);
         }
         match verdict {
@@ -247,24 +219,18 @@ impl<S: Store> Incoming<S> {
     ) -> Option<Settled> {
         let others_flow = self.last_success.is_some_and(|at| now.duration_since(at) < TROUBLE.1);
         let line = self.lines.get_mut(key.entity.as_ref())?;
-        let since = *line.failing_since.get_or_insert(now);
-        // One failed list is one trouble, however many entities it was about.
-        let paused = line.paused_until.filter(|until| *until > now);
-        let grown = TROUBLE.0.saturating_mul(1 << line.troubles.min(7)).min(TROUBLE.1);
-        let pause = if paused.is_some() { after } else { grown.max(after) };
-        let at = paused.map_or(now + pause, |until| until.max(now + pause));
-        line.paused_until = Some(at);
-        if paused.is_none() {
-            line.troubles += 1;
-            warn!(store = %self.settings.name, entity.kind = %key.entity, detail, pause_ms = pause.as_millis(), "reads of an entity pause");
+        let paused = line.pause(after, now);
+        if paused.is_first {
+            let pause_ms = paused.until.duration_since(now).as_millis();
+            warn!(store = %self.settings.name, entity.kind = %key.entity, detail, pause_ms, "reads of an entity pause");
         }
-        if now.duration_since(since) > REAPPEND_AFTER && others_flow {
+        if paused.failing_for > REAPPEND_AFTER && others_flow {
             line.coalescer.done(&key.id);
             debug!(entity.kind = %key.entity, entity.id = %key.id, "a hint that waits for long is appended again");
             let records = gathering.hints.iter().map(|g| again(&self.settings.intake, g)).collect();
             return Some(Settled { positions: gathering.positions(), records });
         }
-        self.retry(key, gathering, at, now);
+        self.retry(key, gathering, paused.until, now);
         None
     }
 
@@ -363,44 +329,6 @@ fn again(intake: &Arc<str>, gathered: &Gathered) -> OutRecord {
     }
 }
 
-impl Line {
-    fn most_running(&self) -> usize {
-        if self.settings.row.read.many.is_some() { MAX_LISTS } else { MAX_SINGLES }
-    }
-
-    fn next(&mut self, now: Instant) -> Option<Plan> {
-        if self.running >= self.most_running() || self.opens_at().is_some_and(|at| at > now) {
-            return None;
-        }
-        let was_missing = |id: &EntityId| self.coalescer.was_missing(id);
-        let plan = plan::choose(&self.settings, self.coalescer.due(now), was_missing)?;
-        for id in plan.ids() {
-            let gathering = self.coalescer.take(id).expect("what is due can be taken");
-            self.reading.insert(id.clone(), gathering);
-        }
-        self.running += 1;
-        // Lists are spaced by the quiet window, so that a burst fills few of them; a full one needs no company.
-        if let Plan::Many(ids) = &plan
-            && ids.len() < plan::most_in_one(&self.settings)
-        {
-            self.open_at = Some(now + self.settings.windows.quiet);
-        }
-        Some(plan)
-    }
-
-    fn wake_at(&self) -> Option<Instant> {
-        if self.running >= self.most_running() {
-            return None;
-        }
-        let due = self.coalescer.next_due()?;
-        Some(self.opens_at().map_or(due, |open| open.max(due)))
-    }
-
-    fn opens_at(&self) -> Option<Instant> {
-        self.open_at.max(self.paused_until)
-    }
-}
-
 impl<S: Store> Stage for Incoming<S> {
     type Done = Done;
 
@@ -469,9 +397,7 @@ impl<S: Store> Stage for Incoming<S> {
 
     fn reset(&mut self) {
         for line in self.lines.values_mut() {
-            line.coalescer.clear();
-            line.reading.clear();
-            line.running = 0;
+            line.clear();
         }
         self.memory.clear();
     }

@@ -204,7 +204,6 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         self.lines.iter().map(|line| (&line.store, line.lanes.open(), line.lanes.running()))
     }
 
-    /// Decodes and plans.
     /// The command of a record, and how to apply it; none where there is nothing to apply.
     fn read(&self, route: &Route<S>, record: &InRecord) -> Result<Option<(Checked, Plan)>, Box<Refusal>> {
         if !decode::is_wanted(record, route.fixed.as_ref(), route.filter.as_deref())? {

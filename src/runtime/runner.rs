@@ -59,8 +59,8 @@ pub trait Watch: Send {
     fn assigned(&mut self, partitions: usize);
     /// Records are open.
     fn open(&mut self, records: usize);
-    /// A transaction ended.
-    fn transaction(&mut self, committed: bool, records: usize, took: Duration);
+    /// A transaction ended with these records in it.
+    fn transaction(&mut self, committed: bool, records: &[OutRecord], took: Duration);
 }
 
 /// A transaction on its way, together with the producer that it occupies.
@@ -324,7 +324,7 @@ where
             }
             Err(error) => error,
         };
-        self.watch.transaction(false, batch.records.len(), took);
+        self.watch.transaction(false, &batch.records, took);
         warn!(runner = self.name, %error, records = batch.records.len(), "a transaction did not commit");
         match error {
             NotCommitted::Fatal(_) => return Err(RunnerError::Produce(self.name, error)),
@@ -351,7 +351,7 @@ where
         for position in &batch.positions {
             self.open_bytes -= self.open.remove(position).unwrap_or(0);
         }
-        self.watch.transaction(true, batch.records.len(), took);
+        self.watch.transaction(true, &batch.records, took);
     }
 
     /// Whether the broker's committed offsets say that a transaction counted.

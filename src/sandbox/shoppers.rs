@@ -14,6 +14,7 @@ use super::events::Op;
 use super::mutate;
 use super::seed;
 use super::state::State;
+use super::store::Key;
 
 /// How often the shoppers wake at high rates; changes due by then are made together.
 const TICK: Duration = Duration::from_millis(10);
@@ -54,7 +55,8 @@ fn act(state: &mut State, carts: &mut Vec<String>) {
     let product = pick(state, "product");
     let customer = pick(state, "customer");
     match state.rng.random_range(0..100_u32) {
-        0..30 => edit_product(state, product),
+        0..24 => edit_product(state, product),
+        24..30 => edit_variant(state),
         30..45 => {
             let variant = pick(state, "variant");
             let level = state.rng.random_range(0..100);
@@ -95,6 +97,20 @@ fn act(state: &mut State, carts: &mut Vec<String>) {
 fn edit_product(state: &mut State, product: u64) {
     let price = f64::from(state.rng.random_range(100..20_000)) / 100.0;
     change(state, "product", product, json!({"price": price}));
+}
+
+/// Changes the price of a variant that has a SKU of its own; most products have none.
+fn edit_variant(state: &mut State) {
+    let tries: Vec<u64> = (0..20).map(|_| pick(state, "variant")).collect();
+    let with_sku = |id: &u64| {
+        state
+            .of("variant")
+            .get(&Key::Int(*id))
+            .is_some_and(|row| row.get("sku_id").is_some_and(Value::is_number))
+    };
+    let Some(variant) = tries.into_iter().find(with_sku) else { return };
+    let price = f64::from(state.rng.random_range(100..20_000)) / 100.0;
+    change(state, "variant", variant, json!({"price": price}));
 }
 
 fn fill_cart(state: &mut State, carts: &mut Vec<String>, customer: u64, product: u64) {

@@ -5,7 +5,6 @@
 //! Counting never fails, never waits for the network, and never sees an id.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +24,6 @@ type Word = Arc<str>;
 type Labels<const N: usize> = [(&'static str, Word); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
-type FloatGauges<const N: usize> = Family<Labels<N>, Gauge<f64, AtomicU64>>;
 
 /// The metrics of the process; clones share them.
 #[derive(Clone, Debug)]
@@ -37,9 +35,7 @@ pub struct Metrics {
 struct Inner {
     registry: Mutex<Registry>,
     words: Words,
-    intake_lag: Gauges<1>,
     open_records: Gauges<1>,
-    oldest_hint: FloatGauges<1>,
     hydrated: Counters<2>,
     hydration_latency: Histogram,
     api_requests: Counters<2>,
@@ -79,9 +75,7 @@ impl Metrics {
         let build: Gauges<1> = add(r, names::BUILD_INFO, "Always 1; the label tells the version");
         build.get_or_create(&[("version", Word::from(env!("CARGO_PKG_VERSION")))]).set(1);
         let inner = Inner {
-            intake_lag: add(r, names::INTAKE_LAG, "Hints in the intake topic that were not read yet"),
             open_records: add(r, names::OPEN_RECORDS, "Records taken in hand and not settled"),
-            oldest_hint: add(r, names::OLDEST_HINT, "Age of the oldest hint that is not settled"),
             hydrated: add(r, names::HYDRATED, "Entities published"),
             hydration_latency: latency(r),
             api_requests: add(r, names::API_REQUESTS, "Requests to the REST API by class of status"),
@@ -113,16 +107,6 @@ impl Metrics {
         let mut text = String::new();
         self.register(|registry| encode(&mut text, registry)).expect("writing to a string cannot fail");
         text
-    }
-
-    /// How many hints of a store wait in the intake topic.
-    pub fn intake_lag(&self, store: &str, records: u64) {
-        self.inner.intake_lag.get_or_create(&self.store(store)).set(whole(records));
-    }
-
-    /// How old the oldest unsettled hint of a store is; zero when there is none.
-    pub fn oldest_hint(&self, store: &str, age: Duration) {
-        self.inner.oldest_hint.get_or_create(&self.store(store)).set(age.as_secs_f64());
     }
 
     /// How many records of a path (see [`names::PATHS`]) are in hand.
@@ -164,11 +148,6 @@ impl Metrics {
     pub fn reread(&self, entity: &str) {
         let words = &self.inner.words;
         self.inner.rereads.get_or_create(&[("entity", words.find(&words.entities, entity))]).inc();
-    }
-
-    /// What the API's last answer said is left of its window.
-    pub fn api_quota_left(&self, store: &str, left: u32) {
-        self.inner.api_quota_left.get_or_create(&self.store(store)).set(left.into());
     }
 
     /// What the API's last answer said of its window: the requests left, and those it grants in all.
@@ -322,12 +301,7 @@ mod tests {
 
     #[test]
     fn each_thing_is_counted_under_its_name_and_labels() {
-        check(|m| m.intake_lag("main", 7), r#"bcbridge_intake_lag_records{store="main"} 7"#);
         check(|m| m.open_records("outgoing", 3), r#"bcbridge_open_records{path="outgoing"} 3"#);
-        check(
-            |m| m.oldest_hint("main", Duration::from_millis(1500)),
-            r#"bcbridge_oldest_hint_age_seconds{store="main"} 1.5"#,
-        );
         check(
             |m| {
                 m.hydrated("order", "u");
@@ -374,8 +348,6 @@ mod tests {
         let metrics = metrics();
         let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
         let count_all = |word: &str| {
-            metrics.intake_lag(word, 1);
-            metrics.oldest_hint(word, Duration::ZERO);
             metrics.open_records(word, 1);
             metrics.hydrated(word, word);
             metrics.api_request(word, "2xx");
@@ -398,8 +370,6 @@ mod tests {
     #[test]
     fn every_name_appears_in_a_scrape_and_no_other() {
         let metrics = metrics();
-        metrics.intake_lag("main", 0);
-        metrics.oldest_hint("main", Duration::ZERO);
         metrics.hydrated("order", "c");
         metrics.reread("order");
         metrics.api_quota("main", 0, 0);

@@ -7,12 +7,8 @@
 /// What every name begins with.
 pub const PREFIX: &str = "bcbridge_";
 
-/// Hints in the intake topic that were not read yet, per store: up to the high watermark. Gauge.
-pub const INTAKE_LAG: &str = "bcbridge_intake_lag_records";
 /// Records taken in hand and not settled, per path. Gauge.
 pub const OPEN_RECORDS: &str = "bcbridge_open_records";
-/// Age of the oldest hint that is not yet settled, per store. Gauge.
-pub const OLDEST_HINT: &str = "bcbridge_oldest_hint_age_seconds";
 /// Entities published, per entity and operation. Counter.
 pub const HYDRATED: &str = "bcbridge_hydrated_records_total";
 /// Time from the acceptance of a callback to the commit of the record it led to. Histogram.
@@ -43,10 +39,8 @@ pub const HOOKS: &str = "bcbridge_hooks";
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 17] = [
-    INTAKE_LAG,
+pub const ALL: [&str; 15] = [
     OPEN_RECORDS,
-    OLDEST_HINT,
     HYDRATED,
     HYDRATION_LATENCY,
     API_REQUESTS,

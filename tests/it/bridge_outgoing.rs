@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use bcbridge::kafka::topics::{TopicSpec, Topics};
 use bcbridge::sandbox::{Chance, Only, Profile};
 use serde_json::{Value, json};
 
 use crate::bridge_lab::{Lab, Setup, json_of, until};
+use crate::broker_lab::unique;
 use crate::schemas::assert_valid;
 
 fn command(id: &str, entity: &str, action: &str, parts: Value) -> (String, Value) {
@@ -222,6 +224,42 @@ async fn creates_whose_connection_is_cut_after_the_commit_happen_once() {
         shipments.values().filter(|s| s["order_id"] == order).count(),
         1,
         "the shipment was not repeated"
+    );
+    lab.stop().await;
+}
+
+/// A topic of the user's own, mapped by jq; it appears only after the bridge was started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_of_yours_is_filtered_and_mapped() {
+    let topic = unique("erp.stock");
+    let outgoing = json!([{
+        "topic": topic,
+        "store": "main",
+        "entity": "inventory_adjustment",
+        "action": "absolute",
+        "filter": ".on_hand != null",
+        "transform": "{payload: {reason: \"erp\", items: [{location_id: 1, variant_id: .variant, quantity: .on_hand}]}}",
+    }]);
+    let lab = Lab::start(Setup {
+        not_ready: &["outgoing"],
+        outgoing: Some(outgoing),
+        incoming: vec![json!({ "entity": "category" })],
+        ..Setup::default()
+    })
+    .await;
+    let spec = TopicSpec { name: topic.clone(), partitions: 1, replication_factor: 1, config: Vec::new() };
+    Topics::new(&lab.client).unwrap().ensure(&[spec]).await.unwrap();
+    for value in
+        [json!({ "variant": 5, "on_hand": 41 }), json!({ "variant": 6, "on_hand": null }), json!("no object")]
+    {
+        lab.send_to(&topic, "k", value.to_string()).await;
+    }
+    let results = lab.results(2).await;
+    let outcomes: Vec<&Value> = results.values().map(|result| &result["outcome"]).collect();
+    assert_eq!(outcomes, [&json!("applied"), &json!("rejected")], "{results:?}");
+    assert_eq!(
+        lab.control.state("inventory_item").unwrap()["5"]["locations"][0]["total_inventory_onhand"],
+        41
     );
     lab.stop().await;
 }

@@ -88,6 +88,8 @@ async fn the_console_tells_health_readiness_and_metrics() {
     let lab = Lab::start(Setup::default()).await;
     lab.control.update("product", 7, json!({ "name": "Seven" })).unwrap();
     until("product 7", || async { lab.last("product").await.remove("7").flatten() }).await;
+    lab.send_raw("k", "no command").await;
+    lab.results(1).await;
     let get = |path: &'static str| async move {
         let mut stream = TcpStream::connect(lab.console).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n");
@@ -102,6 +104,8 @@ async fn the_console_tells_health_readiness_and_metrics() {
     let metrics = get("/metrics").await;
     for wanted in [
         "bcbridge_hydrated_records_total{entity=\"product\",op=\"u\"} 1",
+        "bcbridge_commands_total{outcome=\"rejected\"} 1",
+        "bcbridge_dead_letters_total{reason=\"bad_json\"} 1",
         "bcbridge_receiver_requests_total",
         "bcbridge_transactions_total{result=\"committed\"}",
         "bcbridge_hooks{store=\"main\",state=\"active\"}",

@@ -49,6 +49,25 @@ impl Judge {
         })
     }
 
+    /// Whether a file knows an operation, whatever it calls the ids of the path.
+    pub(crate) fn knows(&mut self, file: &str, method: &str, path: &str) -> bool {
+        let plain = |path: &str| -> Vec<String> {
+            let of =
+                |segment: &str| if segment.starts_with('{') { "{}".to_owned() } else { segment.to_owned() };
+            path.split('/').filter(|segment| !segment.is_empty()).map(of).collect()
+        };
+        let wanted = plain(path);
+        let document = self.file(file);
+        let paths = document.get("paths").and_then(Value::as_object).into_iter().flatten();
+        let mut found = paths.filter(|(known, _)| plain(known) == wanted);
+        found.any(|(_, operations)| operations.get(method).is_some())
+    }
+
+    /// The text of a file.
+    pub(crate) fn text(&self, file: &str) -> String {
+        std::fs::read_to_string(self.directory.join(format!("{file}.yml"))).unwrap()
+    }
+
     /// What is wrong with an answer to an operation; empty when nothing is.
     pub(crate) fn faults(
         &mut self,

@@ -26,6 +26,7 @@ use self::world::World;
 use crate::catalog::Catalog;
 use crate::incoming::settings::{EntitySettings, StoreSettings};
 use crate::incoming::stage::{Incoming, testing};
+use crate::model::record::OutRecord;
 use crate::runtime::runner::{Runner, RunnerError, Watch};
 
 static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::embedded().unwrap()));
@@ -53,7 +54,7 @@ impl Watch for Watcher {
     fn open(&mut self, records: usize) {
         assert!(records <= 60_000);
     }
-    fn transaction(&mut self, committed: bool, _: usize, _: Duration) {
+    fn transaction(&mut self, committed: bool, _: &[OutRecord], _: Duration) {
         self.0.saw(if committed { "committed" } else { "not committed" });
     }
 }
