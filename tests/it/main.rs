@@ -19,6 +19,7 @@ mod client_sandbox;
 mod config_load;
 mod config_validate;
 mod console_http;
+mod docker;
 mod hooks_api;
 mod hooks_sandbox;
 mod kafka_append;
