@@ -180,10 +180,13 @@ impl Parts {
         config.max_behind = settings.past_window;
         config.limits.connections = settings.max_connections as usize;
         config.limits.connections_per_peer = settings.max_connections_per_peer as usize;
-        config.trusted_proxies = settings
-            .trusted_proxies
-            .iter()
-            .map(|net| format!("{}/{}", net.address, net.bits).parse().context("receiver.trusted_proxies"))
+        // What connects from this machine is a proxy of ours, or a test: BigCommerce never does.
+        let own = ["127.0.0.0/8", "::1/128"].map(str::to_owned);
+        let configured = settings.trusted_proxies.iter().map(|net| format!("{}/{}", net.address, net.bits));
+        config.trusted_proxies = own
+            .into_iter()
+            .chain(configured)
+            .map(|net| net.parse().context("receiver.trusted_proxies"))
             .collect::<Result<_>>()?;
         let of_store = |store: &StoreSettings| {
             let topics = topics::StoreTopics::of(&self.settings, &store.name);

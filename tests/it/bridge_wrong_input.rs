@@ -116,3 +116,18 @@ async fn the_console_tells_health_readiness_and_metrics() {
     assert!(!metrics.contains(&lab.secret));
     lab.stop().await;
 }
+
+/// A proxy on the same machine is one address for all callbacks: it may open more connections than a stranger, and
+/// silent ones do not keep good callbacks out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_silent_connections_do_not_keep_a_good_callback_out() {
+    let lab = Lab::start(Setup::default()).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(TcpStream::connect(lab.receiver).await.unwrap());
+    }
+    let good = callback("store/product/updated", json!({ "type": "product", "id": 7 }));
+    assert_eq!(raw(&lab, &signed(&lab.secret, "/webhooks/main", "msg_1", &good)).await, 200);
+    drop(silent);
+    lab.stop().await;
+}

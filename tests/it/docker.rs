@@ -83,15 +83,11 @@ impl Kafka {
         let default = default.strip_prefix("${KAFKA_IMAGE:-").unwrap().strip_suffix('}').unwrap();
         let environment = service["environment"].as_object().unwrap().iter();
         Self {
-<<<<<<< HEAD
-            image: std::env::var("KAFKA_IMAGE").unwrap_or_else(|_| default.to_owned()),
-=======
             // As compose does: empty is not set.
             image: std::env::var("KAFKA_IMAGE")
                 .ok()
                 .filter(|name| !name.is_empty())
                 .unwrap_or(default.to_owned()),
->>>>>>> docker
             environment: environment
                 .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
                 .collect(),
