@@ -14,9 +14,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use base64::Engine as _;
+use bcbridge::catalog::Catalog;
+use bcbridge::incoming::decode::{IntakeTopics, Received, intake_records};
 use bcbridge::kafka::append::{IntakeProducer, MESSAGE_TIMEOUT};
 use bcbridge::kafka::settings::ClientSettings;
-use bcbridge::model::record::OutRecord;
 use bcbridge::receiver::{
     Delivery, Intake, NotDurable, Receiver, ReceiverConfig, ReceiverMetrics, SignaturePolicy, StoreAuth,
     verify,
@@ -55,21 +56,32 @@ struct Options {
     connections: usize,
 }
 
-/// Where the receiver puts a callback: the bridge's own producer, or nowhere.
-struct Ours(Option<IntakeProducer>);
+/// Where the receiver puts a callback, as the bridge does: understood by the catalogue, with all headers, by the
+/// bridge's own producer; or nowhere.
+struct Ours {
+    catalog: Catalog,
+    topics: IntakeTopics,
+    producer: Option<IntakeProducer>,
+}
+
+impl Ours {
+    fn new(producer: Option<IntakeProducer>) -> Self {
+        let catalog = Catalog::embedded().expect("the shipped rows are sound");
+        Self { catalog, topics: IntakeTopics { intake: TOPIC.into(), dead_letters: TOPIC.into() }, producer }
+    }
+}
 
 impl Intake for Ours {
     async fn append(&self, delivery: Delivery) -> Result<(), NotDurable> {
-        let Some(producer) = &self.0 else { return Ok(()) };
-        let record = OutRecord {
-            topic: TOPIC.into(),
-            partition: None,
-            key: Some(KEY.into()),
-            value: Some(delivery.body),
-            headers: Vec::new(),
-            timestamp_ms: None,
+        let Some(producer) = &self.producer else { return Ok(()) };
+        let received = Received {
+            event_id: delivery.event_id,
+            body: delivery.body,
+            received_ms: delivery.received_ms,
+            traceparent: delivery.traceparent,
         };
-        let appended = producer.append(vec![record], PATIENCE).await;
+        let records = intake_records(&self.catalog, &self.topics, &received);
+        let appended = producer.append(records, PATIENCE).await;
         appended.map_err(|error| NotDurable { why: error.to_string() })
     }
 }
@@ -184,7 +196,7 @@ impl Broker {
     }
 
     fn ours(&self) -> Ours {
-        Ours(self.servers.as_ref().map(|servers| {
+        Ours::new(self.servers.as_ref().map(|servers| {
             let settings = ClientSettings::new(servers, BTreeMap::new()).expect("good settings");
             IntakeProducer::new(settings, PATIENCE).expect("a producer")
         }))
