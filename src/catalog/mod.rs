@@ -90,8 +90,8 @@ impl Catalog {
 
     /// The row that claims a delivered scope, in any of the spellings seen in the wild.
     pub fn scope(&self, delivered: &str) -> Option<(&Arc<Entity>, &Scope)> {
-        let name = normalise_scope(delivered);
-        let (entity, scope) = self.by_scope.get(&name)?;
+        let found = self.by_scope.get(delivered).or_else(|| self.by_scope.get(&normalise_scope(delivered)));
+        let (entity, scope) = found?;
         let entity = &self.entities[*entity];
         Some((entity, &entity.scope[*scope]))
     }

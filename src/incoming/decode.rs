@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::catalog::{Catalog, Scope};
@@ -39,29 +40,46 @@ pub struct NotUnderstood(pub String);
 /// # Errors
 /// It is no JSON object, its scope is unknown, or an id is missing or malformed.
 pub fn callback(catalog: &Catalog, body: &[u8]) -> Result<Callback, NotUnderstood> {
-    let value: Value =
-        serde_json::from_slice(body).map_err(|e| NotUnderstood(format!("the body is not JSON: {e}")))?;
-    let Some(delivered) = value.get("scope").and_then(Value::as_str) else {
-        return Err(NotUnderstood("the body has no scope".into()));
-    };
-    let Some((entity, scope)) = catalog.scope(delivered) else {
+    let Body { scope: delivered, data, created_at } = parse(body)?;
+    let Some((entity, scope)) = catalog.scope(&delivered) else {
         let shown: String = delivered.chars().filter(|c| !c.is_control()).take(80).collect();
         return Err(NotUnderstood(format!("the scope {shown:?} is not in the catalogue")));
     };
-    let data = value.get("data").unwrap_or(&Value::Null);
-    let items: Vec<&Value> = match data {
+    let items: Vec<&Value> = match &data {
         Value::Array(items) => items.iter().take(MAX_TRIGGERS).collect(),
         one => vec![one],
     };
     let triggers = items
         .into_iter()
-        .map(|item| trigger(&entity.name, scope, delivered, item))
+        .map(|item| trigger(&entity.name, scope, &delivered, item))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| NotUnderstood(format!("the data of {delivered:?} names no {}: {e}", entity.name)))?;
     if triggers.is_empty() {
         return Err(NotUnderstood(format!("the data of {delivered:?} is an empty list")));
     }
-    Ok(Callback { triggers, created_at: value.get("created_at").and_then(Value::as_i64) })
+    Ok(Callback { triggers, created_at: created_at.as_i64() })
+}
+
+/// The fields of a callback that matter here; the others are passed over.
+#[derive(Deserialize)]
+struct Body<'a> {
+    #[serde(borrow)]
+    scope: Cow<'a, str>,
+    #[serde(default)]
+    data: Value,
+    /// A number wherever it was seen; anything else is no reason to lose the callback.
+    #[serde(default)]
+    created_at: Value,
+}
+
+fn parse(body: &[u8]) -> Result<Body<'_>, NotUnderstood> {
+    serde_json::from_slice(body).map_err(|why| match serde_json::from_slice::<Value>(body) {
+        Err(error) => NotUnderstood(format!("the body is not JSON: {error}")),
+        Ok(value) if !value.get("scope").is_some_and(Value::is_string) => {
+            NotUnderstood("the body has no scope".into())
+        }
+        Ok(_) => NotUnderstood(format!("the body is not a callback: {why}")),
+    })
 }
 
 fn trigger(entity: &str, scope: &Scope, delivered: &str, data: &Value) -> Result<Trigger, BadId> {
@@ -199,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn an_odd_date_is_no_reason_to_lose_a_callback() {
+        for date in ["\"1767225600\"", "1.5", "null", "{}"] {
+            let body =
+                format!(r#"{{"scope":"store/product/updated","data":{{"id":1}},"created_at":{date}}}"#);
+            assert_eq!(check(&body).unwrap(), key("product/1", Op::Update), "{date}");
+        }
+    }
+
+    #[test]
     fn a_list_of_data_is_a_hint_for_each_element() {
         let body = r#"{"scope":"store/product/updated","data":[{"id":1},{"id":"2"}]}"#;
         let keys: Vec<_> = check(body).unwrap().into_iter().map(|t| t.0).collect();
@@ -211,6 +238,7 @@ mod tests {
             ("{", "not JSON"),
             ("[]", "has no scope"),
             (r#"{"scope":7}"#, "has no scope"),
+            (r#"{"scope":"store/product/updated","scope":"store/product/deleted"}"#, "duplicate field"),
             (r#"{"scope":"store/unheard/of","data":{"id":1}}"#, "not in the catalogue"),
             (r#"{"scope":"store/product/updated"}"#, "names no product"),
             (r#"{"scope":"store/product/updated","data":{"id":0}}"#, "must be positive"),
