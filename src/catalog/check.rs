@@ -66,7 +66,7 @@ fn read_many(many: &ReadMany, entity: &Entity, fault: &mut impl FnMut(String)) {
     match many.style {
         ManyStyle::IdIn if many.param.is_empty() => fault("its list names no parameter".into()),
         ManyStyle::Range if !many.param.is_empty() => fault("a range takes no parameter".into()),
-        ManyStyle::IdIn | ManyStyle::Range => {}
+        ManyStyle::IdIn | ManyStyle::Range | ManyStyle::All => {}
     }
 }
 

@@ -11,7 +11,10 @@ pub mod row;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use row::{Action, Body, Class, Entity, Include, ManyStyle, ReadMany, Scope};
+pub use row::{
+    Action, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, List, ManyStyle, Pages, ReadMany,
+    Resolve, Scope, Since, Target,
+};
 
 use crate::model::request::{ApiPath, BadPath, Method, Request};
 

@@ -1,5 +1,7 @@
 //! The shape of a catalogue row, exactly as it is written in TOML. Unknown fields are refused.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::model::hint::Op;
@@ -28,7 +30,8 @@ pub struct Entity {
     pub spec: String,
     /// The OAuth scope that reads need.
     pub oauth: String,
-    /// Where the parts of the id stand in the entity's JSON, dots between names. Empty for what can only be written.
+    /// Where the parts of the id stand in the entity's JSON, dots between names; `@name` is the part of that name of
+    /// the id that the read was made for, where the JSON does not repeat it. Empty for what can only be written.
     #[serde(default)]
     pub key: Vec<String>,
     /// Where the parts of the *hint's* id stand in the entity's JSON, when a hint is about a group of entities
@@ -44,6 +47,12 @@ pub struct Entity {
     /// How it is read; nothing for what can only be written.
     #[serde(default)]
     pub read: Read,
+    /// How all of them are listed, for polls, snapshots and sweeps; nothing where BigCommerce lists them nowhere.
+    #[serde(default)]
+    pub list: Option<List>,
+    /// Reads that find the ids of entities which a callback names by something else.
+    #[serde(default)]
+    pub resolve: Vec<Resolve>,
     /// Sub-resources that can be read along.
     #[serde(default)]
     pub include: Vec<Include>,
@@ -62,6 +71,14 @@ pub struct Read {
     /// Path of the read of one.
     #[serde(default)]
     pub one: Option<String>,
+    /// Query of the read of one; a value may be `{name}` of a part of the id, and is left out where that part is
+    /// [`DEFAULT_PART`].
+    #[serde(default)]
+    pub query: BTreeMap<String, String>,
+    /// Places of arrays in the reply to a read of one, whose elements are the rows (the lines of a cart); empty:
+    /// the reply is the row.
+    #[serde(default)]
+    pub rows: Vec<String>,
     /// The read of many.
     #[serde(default)]
     pub many: Option<ReadMany>,
@@ -73,8 +90,14 @@ pub struct Read {
 pub struct ReadMany {
     /// How ids are named in the query.
     pub style: ManyStyle,
-    /// The list's path.
+    /// The list's path. Where it has places, only ids that agree in these parts share a list.
     pub path: String,
+    /// Further query parameters; a value may be `{name}` of a part that all ids of the list agree in.
+    #[serde(default)]
+    pub query: BTreeMap<String, String>,
+    /// How its pages follow each other; none: as the API's version does it.
+    #[serde(default)]
+    pub pages: Option<Pages>,
     /// For `id_in`: the parameter that takes the comma list.
     #[serde(default)]
     pub param: String,
@@ -102,6 +125,100 @@ pub enum ManyStyle {
     IdIn,
     /// `min_id` and `max_id` enclose the wanted ids (V2 orders).
     Range,
+    /// Nothing narrows it: the whole list below one parent, of which the wanted rows are taken.
+    All,
+}
+
+/// The part of an id that stands for "whatever the store's default is": settings without a channel.
+pub const DEFAULT_PART: &str = "default";
+
+/// How the pages of a list follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pages {
+    /// One reply holds everything.
+    None,
+    /// V2: `page` and `limit`, a bare array; a short page or 204 ends it.
+    V2,
+    /// V3: `page` and `limit`, with `meta.pagination`.
+    Page,
+    /// V3: `after` and `limit`, with `meta.cursor_pagination`.
+    Cursor,
+    /// `after` is the last row's id, without any meta (channel listings).
+    AfterId,
+}
+
+/// The list of all entities of a kind.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    /// Its path. Places are filled with the parts of a parent's id, for each parent in turn.
+    pub path: String,
+    /// The entity whose ids fill the places, in the order of its `ids`.
+    #[serde(default)]
+    pub over: Option<String>,
+    /// Fixed query parameters.
+    #[serde(default)]
+    pub query: BTreeMap<String, String>,
+    /// How its pages follow each other.
+    pub pages: Pages,
+    /// Rows of one page at most; without meaning where there are no pages.
+    #[serde(default = "page_size")]
+    pub max: usize,
+    /// The filter by date of change, where there is one.
+    #[serde(default)]
+    pub since: Option<Since>,
+    /// A row of the list is the whole entity, as a read of one would bring it (given the same includes).
+    #[serde(default)]
+    pub whole: bool,
+    /// The list takes the entity's `include` parameter.
+    #[serde(default)]
+    pub include: bool,
+}
+
+const fn page_size() -> usize {
+    250
+}
+
+/// A list's filter by date of change.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Since {
+    /// The parameter that takes the earliest date, inclusive.
+    pub param: String,
+    /// The parameter that takes the latest date, where there is one.
+    #[serde(default)]
+    pub until: Option<String>,
+    /// How dates are written.
+    #[serde(default)]
+    pub format: DateFormat,
+}
+
+/// How a date is written in a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DateFormat {
+    /// `2026-01-31T08:00:00+00:00`, always with time and offset.
+    #[default]
+    Rfc3339,
+    /// `Sat, 31 Jan 2026 08:00:00 +0000` (V2).
+    Rfc2822,
+}
+
+/// A read that finds entities by something other than their id; each row found becomes a hint of its own.
+///
+/// One entity has one owner, the partition of its hint's id; a callback that names it otherwise must not bypass it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    /// Its name, which scopes refer to; the hint's key is `<entity>~<name>/<id>`.
+    pub name: String,
+    /// What templates call the parts of the id that is resolved.
+    pub ids: Vec<String>,
+    /// The list.
+    pub many: ReadMany,
+    /// Where the resolved parts stand in a row of it.
+    pub key: Vec<String>,
 }
 
 /// A sub-resource that is read along with the entity.
@@ -130,11 +247,37 @@ pub struct Scope {
     /// What it says happened.
     #[serde(deserialize_with = "op")]
     pub op: Op,
-    /// Where the parts of the hint's id stand in the callback, dots between names.
+    /// Where the parts of the hint's id stand in the callback, dots between names; see [`Target::id`].
     pub id: Vec<String>,
     /// Where the meant row's key stands, of a hint that is about a group.
     #[serde(default)]
     pub row: Option<Vec<String>>,
+    /// The [`Resolve`] that takes the id, where the callback does not hold the entity's own.
+    #[serde(default)]
+    pub resolve: Option<String>,
+    /// Other entities that the callback is about as well.
+    #[serde(default)]
+    pub also: Vec<Target>,
+    /// Why nothing can be read after this event; it becomes a dead letter that says so.
+    #[serde(default)]
+    pub not_readable: Option<String>,
+}
+
+/// An entity that a callback of another entity's scope is about as well.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Its name.
+    pub entity: String,
+    /// What the callback says happened to it.
+    #[serde(deserialize_with = "op")]
+    pub op: Op,
+    /// Where the parts of its hint's id stand: `data.id`, `scope.channel_id`, `=text` for a fixed part,
+    /// `data.ids[]` for one hint per element, `data.a|data.b` for whichever is there.
+    pub id: Vec<String>,
+    /// The [`Resolve`] of that entity that takes the id.
+    #[serde(default)]
+    pub resolve: Option<String>,
 }
 
 fn op<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Op, D::Error> {

@@ -268,6 +268,7 @@ mod tests {
                 created_at: None,
                 received_ms: 0,
                 traceparent: None,
+                carried_ms: None,
             },
             record: InRecord { position, timestamp_ms: None, key: None, value: None, headers: Vec::new() },
         }

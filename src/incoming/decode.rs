@@ -150,6 +150,7 @@ pub fn intake_records(catalog: &Catalog, topics: &IntakeTopics, received: &Recei
                 created_at: callback.created_at,
                 received_ms: received.received_ms,
                 traceparent: received.traceparent.clone(),
+                carried_ms: None,
             };
             OutRecord {
                 topic: topics.intake.clone(),

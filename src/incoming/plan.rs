@@ -102,6 +102,7 @@ pub fn list_request(settings: &EntitySettings, ids: &[EntityId], page: usize) ->
     let mut query = match many.style {
         ManyStyle::IdIn => vec![(many.param.clone(), id_list(many, ids))],
         ManyStyle::Range => range(ids),
+        ManyStyle::All => Vec::new(),
     };
     push_includes(settings, &mut query);
     let size =

@@ -99,6 +99,7 @@ impl<S: Store> Incoming<S> {
             created_at: callback.created_at,
             received_ms: record.timestamp_ms.unwrap_or_else(|| (self.clock)()),
             traceparent: None,
+            carried_ms: None,
         };
         Ok(callback.triggers.into_iter().map(hint).collect())
     }

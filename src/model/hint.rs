@@ -1,7 +1,8 @@
 //! A hint: "look at this entity again". The only thing that the intake topic carries.
 //!
 //! Callbacks, polls, snapshots, sweeps and re-syncs all become hints, so that there is one path and one rule of
-//! order. A hint never carries state: what is published was read after the hint was consumed.
+//! order. What is published is read after the hint was consumed, with one exception: a hint made from a row of a
+//! list may carry that row, which is a read as well, together with the moment at which it began.
 
 use std::borrow::Cow;
 
@@ -63,6 +64,41 @@ pub struct Trigger {
     pub row: Option<EntityId>,
 }
 
+/// Why a hint was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// A callback said so.
+    Callback,
+    /// A scheduled read found it.
+    Poll,
+    /// A snapshot lists it.
+    Snapshot,
+    /// A sweep found it changed, new or gone.
+    Sweep,
+    /// A person asked for it.
+    Sync,
+}
+
+impl Cause {
+    /// All but callbacks, whose scope is BigCommerce's.
+    const OWN: [(Self, &'static str); 4] = [
+        (Self::Poll, "bridge/poll"),
+        (Self::Snapshot, "bridge/snapshot"),
+        (Self::Sweep, "bridge/sweep"),
+        (Self::Sync, "bridge/sync"),
+    ];
+
+    /// The scope of hints that the bridge makes itself; none for callbacks.
+    pub fn scope(self) -> Option<&'static str> {
+        Self::OWN.iter().find(|(cause, _)| *cause == self).map(|(_, scope)| *scope)
+    }
+
+    /// The cause of a hint with this scope.
+    pub fn of_scope(scope: &str) -> Self {
+        Self::OWN.iter().find(|(_, own)| *own == scope).map_or(Self::Callback, |(cause, _)| *cause)
+    }
+}
+
 /// A hint as it stands on the intake topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
@@ -76,6 +112,8 @@ pub struct Hint {
     pub received_ms: i64,
     /// W3C trace context of the callback.
     pub traceparent: Option<String>,
+    /// The record's value is the row of a list, whose read began then, in milliseconds since the epoch.
+    pub carried_ms: Option<i64>,
 }
 
 /// Header names of intake records.
@@ -94,9 +132,16 @@ pub mod header {
     pub const RECEIVED_AT: &str = "bc_received_at";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
+    /// The value is a row whose read began then, unix milliseconds.
+    pub const CARRIED_AT: &str = "bc_carried_at";
 }
 
 impl Hint {
+    /// Why it was made.
+    pub fn cause(&self) -> Cause {
+        Cause::of_scope(&self.trigger.scope)
+    }
+
     /// The headers of this hint's intake record.
     pub fn headers(&self) -> Vec<(Cow<'static, str>, Bytes)> {
         let text = |s: &str| Bytes::copy_from_slice(s.as_bytes());
@@ -114,6 +159,9 @@ impl Hint {
         }
         if let Some(parent) = &self.traceparent {
             headers.push((Cow::Borrowed(header::TRACEPARENT), text(parent)));
+        }
+        if let Some(at) = self.carried_ms {
+            headers.push((Cow::Borrowed(header::CARRIED_AT), text(&at.to_string())));
         }
         headers
     }
@@ -144,6 +192,7 @@ impl Hint {
                 .or(record.timestamp_ms)
                 .unwrap_or(0),
             traceparent: record.header(header::TRACEPARENT).map(str::to_owned),
+            carried_ms: record.header(header::CARRIED_AT).and_then(|v| v.parse().ok()),
         })
     }
 }

@@ -5,6 +5,8 @@
 pub enum Reason {
     /// An authentic callback whose content could not be understood.
     Quarantined,
+    /// An event of which nothing can be read: BigCommerce has no endpoint for it.
+    NotReadable,
     /// A record that is not the JSON it should be.
     BadJson,
     /// A field that the format does not know, or of the wrong type.
@@ -39,8 +41,9 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, for documentation and counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Quarantined,
+        Self::NotReadable,
         Self::BadJson,
         Self::BadField,
         Self::UnknownStore,
@@ -62,6 +65,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Quarantined => "quarantined",
+            Self::NotReadable => "not_readable",
             Self::BadJson => "bad_json",
             Self::BadField => "bad_field",
             Self::UnknownStore => "unknown_store",

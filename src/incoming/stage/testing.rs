@@ -64,6 +64,7 @@ fn gathered(offset: usize, op: Op) -> Gathered {
         created_at: Some(1_767_225_600),
         received_ms: 1_767_225_600_500,
         traceparent: None,
+        carried_ms: None,
     };
     Gathered { hint, record }
 }

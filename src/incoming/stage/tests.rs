@@ -91,6 +91,7 @@ impl Bench {
             created_at: None,
             received_ms: 1_767_225_600_000,
             traceparent: None,
+            carried_ms: None,
         };
         let headers = hint.headers().into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
         let key = Some(Bytes::copy_from_slice(key.as_bytes()));
