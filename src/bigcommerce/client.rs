@@ -21,7 +21,7 @@ use super::caps::Caps;
 use super::classify::{self, Content, End, Facts};
 use super::{guard, headers};
 use crate::engine::budget::{BudgetConfig, QuotaView};
-use crate::model::request::{Answer, Method, Reply, Request};
+use crate::model::request::{Answer, Method, Purpose, Reply, Request};
 use crate::runtime::ports::Store;
 
 /// Requests at once on one store, however many endpoints: with replies of 100 ms that is 160 a second, far more
@@ -109,6 +109,10 @@ pub struct Seen {
     pub template: Arc<str>,
     /// `2xx`, `3xx`, `4xx`, `429`, `5xx`, or `none` when no reply came.
     pub class: &'static str,
+    /// What the request was for.
+    pub purpose: Purpose,
+    /// How long it waited for its turn, its places and the budget before it was sent.
+    pub waited: Duration,
     /// From sending to the end.
     pub seconds: f64,
     /// Requests left in the store's window, where known.
@@ -176,6 +180,12 @@ impl StoreClient {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Shares the store's quota with other replicas of the bridge: `share` is this one's part, `0.0..=1.0`, and
+    /// `peers` how many there are, this one included. Cheap; may be called at any time.
+    pub fn set_peers(&self, share: f64, peers: u32) {
+        self.inner.admission.set_peers(share, peers);
+    }
+
     /// What is known of the store's quota.
     pub fn quota(&self) -> QuotaView {
         self.inner.admission.view()
@@ -234,7 +244,6 @@ impl Inner {
             Ok(url) => url,
             Err(bad) => return unsent(Answer::Invalid, bad.to_string()),
         };
-        let _endpoint = self.caps.endpoint(request).await;
         let two_windows = (self.admission.window_length() * 2).min(LONGEST_RATE_WAIT);
         let patience = self.timeouts.rate_wait.unwrap_or(two_windows);
         // The clock of the wait starts with the first refusal: being queued is not being refused.
@@ -259,17 +268,19 @@ impl Inner {
 
     /// Sends once, as soon as the budget allows.
     async fn exchange(&self, request: &Request, url: Url, patience: Duration) -> Result<Exchange, Duration> {
-        let (pass, _place) = self.admission.enter(request.purpose, patience).await?;
+        let asked = tokio::time::Instant::now();
+        let mut pass = self.admission.enter(request.purpose, self.caps.of(request), patience).await?;
         let started = tokio::time::Instant::now();
+        let waited = started - asked;
         let deadline = started + self.timeouts.request;
         let mut response = match timeout_at(deadline, self.http.execute(outgoing(request, url))).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                self.tell(request, 0, started.into_std());
+                self.tell(request, 0, waited, started.into_std());
                 return Ok(Exchange { reply: no_reply(&error), refused: None });
             }
             Err(_) => {
-                self.tell(request, 0, started.into_std());
+                self.tell(request, 0, waited, started.into_std());
                 return Ok(Exchange { reply: unsent(Answer::Doubtful, late(self.timeouts)), refused: None });
             }
         };
@@ -284,11 +295,11 @@ impl Inner {
         };
         let (body, end) =
             timeout_at(deadline, self.bodies.read(&mut response)).await.unwrap_or((Bytes::new(), End::Cut));
-        self.tell(request, status, started.into_std());
+        self.tell(request, status, waited, started.into_std());
         Ok(Exchange { reply: reply(request.method, &response, body, end), refused })
     }
 
-    fn tell(&self, request: &Request, status: u16, started: Instant) {
+    fn tell(&self, request: &Request, status: u16, waited: Duration, started: Instant) {
         let Some(on_reply) = &self.on_reply else { return };
         let seconds = tokio::time::Instant::now().into_std().saturating_duration_since(started).as_secs_f64();
         let class = match status {
@@ -304,6 +315,8 @@ impl Inner {
             method: request.method.as_str(),
             template: Arc::clone(request.path.template()),
             class,
+            purpose: request.purpose,
+            waited,
             seconds,
             left: quota.left,
             quota: quota.quota,

@@ -24,6 +24,7 @@ type Word = Arc<str>;
 type Labels<const N: usize> = [(&'static str, Word); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
 /// The metrics of the process; clones share them.
 #[derive(Clone, Debug)]
@@ -39,6 +40,7 @@ struct Inner {
     hydrated: Counters<2>,
     hydration_latency: Histogram,
     api_requests: Counters<2>,
+    api_wait: Histograms<2>,
     api_throttled: Counters<1>,
     api_quota_left: Gauges<1>,
     api_quota: Gauges<1>,
@@ -79,6 +81,7 @@ impl Metrics {
             hydrated: add(r, names::HYDRATED, "Entities published"),
             hydration_latency: latency(r),
             api_requests: add(r, names::API_REQUESTS, "Requests to the REST API by class of status"),
+            api_wait: waits(r),
             api_throttled: add(r, names::API_THROTTLED, "Requests that the REST API answered with 429"),
             api_quota_left: add(r, names::API_QUOTA_LEFT, "Requests left in the API's current window"),
             api_quota: add(r, names::API_QUOTA, "Requests that the API grants in a window"),
@@ -137,6 +140,13 @@ impl Metrics {
         let [store] = labels;
         let class = if throttled { "4xx" } else { class };
         self.inner.api_requests.get_or_create(&[store, ("status", self.inner.words.fixed(class))]).inc();
+    }
+
+    /// A request to the API waited for the rate budget, and was sent for a purpose of [`names::PURPOSES`].
+    pub fn api_wait(&self, store: &str, purpose: &str, waited: Duration) {
+        let [store] = self.store(store);
+        let labels = [store, ("purpose", self.inner.words.fixed(purpose))];
+        self.inner.api_wait.get_or_create(&labels).observe(waited.as_secs_f64());
     }
 
     /// Hints of an entity's callbacks ended, in one of [`names::HINT_OUTCOMES`].
@@ -209,6 +219,9 @@ impl Inner {
             for class in ["2xx", "4xx", "5xx", "none"] {
                 drop(self.api_requests.get_or_create_owned(&[store.clone(), ("status", fixed(class))]));
             }
+            for purpose in names::PURPOSES {
+                drop(self.api_wait.get_or_create_owned(&[store.clone(), ("purpose", fixed(purpose))]));
+            }
         }
         for outcome in names::COMMAND_OUTCOMES {
             drop(self.commands.get_or_create_owned(&[("outcome", fixed(outcome))]));
@@ -238,6 +251,7 @@ impl Words {
             .iter()
             .chain(&names::OPS)
             .chain(&names::STATUS_CLASSES)
+            .chain(&names::PURPOSES)
             .chain(&names::COMMAND_OUTCOMES)
             .chain(&names::HINT_OUTCOMES)
             .chain(&names::TRANSACTION_RESULTS)
@@ -276,6 +290,16 @@ fn latency(registry: &mut Registry) -> Histogram {
         histogram.clone(),
     );
     histogram
+}
+
+fn waits(registry: &mut Registry) -> Histograms<2> {
+    let family: Histograms<2> = Family::new_with_constructor(|| Histogram::new(names::WAIT_BUCKETS));
+    registry.register(
+        names::API_WAIT,
+        "Time that requests to the REST API waited for the rate budget",
+        family.clone(),
+    );
+    family
 }
 
 /// A gauge holds an `i64`; more than that counts as the most.
@@ -317,6 +341,10 @@ mod tests {
             |m| m.api_request("main", "none"),
             r#"bcbridge_api_requests_total{store="main",status="none"} 1"#,
         );
+        check(
+            |m| m.api_wait("main", "snapshot", Duration::from_secs(3)),
+            r#"bcbridge_api_wait_seconds_bucket{le="5.0",store="main",purpose="snapshot"} 1"#,
+        );
         check(|m| m.api_request("main", "429"), r#"bcbridge_api_throttled_total{store="main"} 1"#);
         check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_left_requests{store="main"} 120"#);
         check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_requests{store="main"} 150"#);
@@ -338,6 +366,12 @@ mod tests {
 
     #[test]
     fn known_series_are_there_before_anything_happened() {
+        for purpose in crate::telemetry::names::PURPOSES {
+            check(
+                |_| {},
+                &format!(r#"bcbridge_api_wait_seconds_count{{store="main",purpose="{purpose}"}} 0"#),
+            );
+        }
         check(|_| {}, r#"bcbridge_api_requests_total{store="main",status="5xx"} 0"#);
         check(|_| {}, r#"bcbridge_commands_total{outcome="unknown"} 0"#);
         check(|_| {}, r#"bcbridge_dead_letters_total{reason="bad-json"} 0"#);
@@ -351,6 +385,7 @@ mod tests {
             metrics.open_records(word, 1);
             metrics.hydrated(word, word);
             metrics.api_request(word, "2xx");
+            metrics.api_wait(word, word, Duration::ZERO);
             metrics.api_quota(word, 1, 1);
             metrics.command(word);
             metrics.dead_letter(word);
