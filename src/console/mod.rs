@@ -69,6 +69,9 @@ pub enum ActionError {
     /// The request is wrong: what was found, what is allowed, what to do.
     #[error("{0}")]
     Refused(String),
+    /// The request is wrong in several places: a body that lists them.
+    #[error("{0}")]
+    Wrong(Value),
     /// The request is right and could not be carried out.
     #[error("{0}")]
     Failed(String),

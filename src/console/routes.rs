@@ -141,6 +141,7 @@ async fn act(
         Err(ActionError::Refused(why)) => {
             json_reply(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why }))
         }
+        Err(ActionError::Wrong(why)) => json_reply(StatusCode::UNPROCESSABLE_ENTITY, &why),
         Err(ActionError::Failed(why)) => {
             json_reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": why }))
         }

@@ -38,11 +38,15 @@ pub const TRANSACTIONS: &str = "bcbridge_transactions_total";
 pub const PROMISE_DEGRADED: &str = "bcbridge_promise_degraded";
 /// Webhook subscriptions, per store and state. Gauge.
 pub const HOOKS: &str = "bcbridge_hooks";
+/// 1 while a store is not called, because its token is not valid or its app was uninstalled, per store. Gauge.
+pub const STORE_STOPPED: &str = "bcbridge_store_stopped";
+/// Times that a path of a store failed and was started again, per store and path. Counter.
+pub const PATH_RESTARTS: &str = "bcbridge_path_restarts_total";
 /// Always 1; its label tells the version. Gauge.
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 18] = [
     OPEN_RECORDS,
     HYDRATED,
     HYDRATION_LATENCY,
@@ -58,6 +62,8 @@ pub const ALL: [&str; 16] = [
     TRANSACTIONS,
     PROMISE_DEGRADED,
     HOOKS,
+    STORE_STOPPED,
+    PATH_RESTARTS,
     BUILD_INFO,
 ];
 

@@ -40,3 +40,5 @@ mod sandbox_callbacks;
 mod sandbox_lab;
 mod sandbox_openapi;
 mod schemas;
+mod stores_lab;
+mod stores_reload;
