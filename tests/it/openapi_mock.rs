@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bcbridge::catalog::Catalog;
+use bcbridge::model::hint::Op;
 use bcbridge::receiver::verify::sign;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -21,6 +23,13 @@ const STEP: u64 = 20_000;
 
 /// Posted side by side, as BigCommerce does.
 const AT_ONCE: usize = 32;
+
+/// Where a file contradicts its own text: operation, what the fault holds, and why it is let through.
+const EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "GET /v3/customers/subscribers",
+    "must have required property 'id'",
+    "the text calls `id` a filter, the schema demands it: no list could be read otherwise",
+)];
 
 /// The mock that the environment names.
 struct Mock {
@@ -54,12 +63,20 @@ impl Mock {
     /// Fails unless something was asked, and all of it fits the files.
     async fn assert_clean(&self) {
         let stats = self.stats().await;
-        let faults = [
+        let (excused, faults): (Vec<String>, Vec<String>) = [
             grouped(&stats["rejections"], "rejected", "why"),
             grouped(&stats["undeclared_list"], "undeclared", "names"),
             grouped(&stats["unanswered_list"], "not answered by the mock", "why"),
         ]
-        .concat();
+        .concat()
+        .into_iter()
+        .partition(|fault| {
+            let fits = |(operation, text, _): &(&str, &str, &str)| {
+                fault.contains(&format!("{operation:?}")) && fault.contains(text)
+            };
+            EXCEPTIONS.iter().any(fits)
+        });
+        excused.iter().for_each(|fault| println!("let through: {fault}"));
         let operations = stats["operations"].as_object().unwrap();
         for (operation, count) in operations {
             println!("{count:>6} {operation}");
@@ -143,24 +160,42 @@ async fn intake_is_settled(lab: &Lab) {
     .await;
 }
 
-/// Every event of the fixture, of several things each; the end of the store comes last.
+/// For each entity one payload that makes the bridge read a single thing.
+fn one_of_each_entity(payloads: &[Payload]) -> Vec<Payload> {
+    let catalog = Catalog::embedded().unwrap();
+    let mut seen = BTreeSet::new();
+    let is_first = |payload: &&Payload| match catalog.scope(&payload.scope) {
+        Some((entity, scope)) => scope.op != Op::Delete && seen.insert(entity.name.clone()),
+        None => false,
+    };
+    payloads.iter().filter(is_first).cloned().collect()
+}
+
+/// One event for each entity, then every event of the fixture, of several things each; the end of the store comes
+/// last.
 async fn callbacks(lab: &Lab, client: &reqwest::Client) {
     let (ends, others): (Vec<Payload>, Vec<Payload>) =
         payloads().into_iter().partition(|payload| payload.scope == "store/app/uninstalled");
-    let things = (0..THINGS).flat_map(|n| others.iter().map(move |payload| payload.of_another(n * STEP)));
+    post(lab, client, one_of_each_entity(&others)).await;
+    intake_is_settled(lab).await;
+    let things = (1..=THINGS).flat_map(|n| others.iter().map(move |payload| payload.of_another(n * STEP)));
     post(lab, client, things.collect()).await;
     intake_is_settled(lab).await;
     post(lab, client, ends).await;
     intake_is_settled(lab).await;
 }
 
-/// Why callbacks went to the dead letters, and of which scopes.
-async fn dead_letters(lab: &Lab) -> BTreeMap<String, BTreeSet<String>> {
-    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+/// Callbacks that became dead letters although the catalogue knows their scope: reason and scope, how many.
+async fn dead_letters(lab: &Lab) -> BTreeMap<(String, String), usize> {
+    let catalog = Catalog::embedded().unwrap();
+    let mut found = BTreeMap::new();
     for letter in lab.records("dlq").await {
-        let reason = letter.header("bc_dlq_reason").unwrap_or("none").to_owned();
-        let scope = json_of(&letter).map(|body| body["scope"].to_string()).unwrap_or_default();
-        found.entry(reason).or_default().insert(scope);
+        let reason = letter.header("bc_dlq_reason").unwrap_or_default().to_owned();
+        let scope =
+            json_of(&letter).and_then(|body| Some(body["scope"].as_str()?.to_owned())).unwrap_or_default();
+        if reason != "quarantined" || catalog.scope(&scope).is_some() {
+            *found.entry((reason, scope)).or_default() += 1;
+        }
     }
     found
 }
@@ -171,7 +206,8 @@ async fn no_request_of_the_bridge_breaks_the_specification() {
     mock.reset().await;
     let lab = Lab::start(Setup { store: json!({ "base_uri": mock.url }), ..Setup::default() }).await;
     callbacks(&lab, &mock.client).await;
-    println!("dead letters: {:#?}", dead_letters(&lab).await);
+    let letters = dead_letters(&lab).await;
     lab.stop().await;
     mock.assert_clean().await;
+    assert!(letters.is_empty(), "not read: {letters:#?}");
 }
