@@ -319,8 +319,9 @@ fn outgoing(request: &Request, url: Url) -> reqwest::Request {
         Method::Delete => http::Method::DELETE,
     };
     let mut outgoing = reqwest::Request::new(method, url);
+    // Without a body it says nothing, but the specification demands it of some reads, `/v2/orders/{order_id}/products`.
+    outgoing.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(body) = &request.body {
-        outgoing.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *outgoing.body_mut() = Some(body.clone().into());
     }
     outgoing
