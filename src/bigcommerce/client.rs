@@ -402,8 +402,9 @@ fn outgoing(request: &Request, url: Url, token: &Token) -> reqwest::Request {
     };
     let mut outgoing = reqwest::Request::new(method, url);
     outgoing.headers_mut().insert("x-auth-token", token.header.clone());
+    // Without a body it says nothing, but the specification demands it of some reads, `/v2/orders/{order_id}/products`.
+    outgoing.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(body) = &request.body {
-        outgoing.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *outgoing.body_mut() = Some(body.clone().into());
     }
     outgoing

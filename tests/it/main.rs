@@ -29,6 +29,8 @@ mod kafka_read_back;
 mod kafka_support;
 mod kafka_transact;
 mod openapi;
+mod openapi_mock;
+mod payloads;
 mod receiver_callbacks;
 mod receiver_durable;
 mod receiver_http;
