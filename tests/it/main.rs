@@ -20,6 +20,7 @@ mod client_sandbox;
 mod config_load;
 mod config_validate;
 mod console_http;
+mod converge_sweep;
 mod docker;
 mod hooks_api;
 mod hooks_sandbox;
