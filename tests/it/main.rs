@@ -36,6 +36,7 @@ mod receiver_http;
 mod receiver_signatures;
 mod receiver_slow;
 mod receiver_support;
+mod replicas;
 mod sandbox_api;
 mod sandbox_callbacks;
 mod sandbox_lab;
