@@ -104,8 +104,7 @@ struct Run {
 
 impl Run {
     async fn prepare(servers: String) -> Self {
-        let products =
-            std::env::var("BCBRIDGE_SCALE").ok().and_then(|n| n.parse().ok()).unwrap_or(PRODUCTS);
+        let products = std::env::var("BCBRIDGE_SCALE").ok().and_then(|n| n.parse().ok()).unwrap_or(PRODUCTS);
         let config = SandboxConfig { products, time_scale: 60.0, ..SandboxConfig::default() };
         let sandbox = Sandbox::start(config.clone()).await.unwrap();
         let setup =
@@ -113,8 +112,7 @@ impl Run {
         let prefix = format!("s{}", uuid::Uuid::new_v4().simple());
         let mut text = settings(&sandbox, &setup, &prefix, &servers);
         let port = free_port();
-        text["receiver"] =
-            json!({ "listen": format!("127.0.0.1:{port}"), "public_url": format!("http://127.0.0.1:{port}") });
+        text["receiver"] = json!({ "listen": format!("127.0.0.1:{port}"), "public_url": format!("http://127.0.0.1:{port}") });
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("bcbridge.yaml");
         std::fs::write(&file, text.to_string()).unwrap();
@@ -140,12 +138,16 @@ async fn a_large_snapshot_is_complete_while_live_updates_stay_fast() {
     let mut bridge = run.bridge();
     let hooks = || async { (!run.control.state("webhook").unwrap().is_empty()).then_some(()) };
     until("the hooks", hooks).await;
-    let mut tail =
-        Tail::from_start(&run.client, vec![format!("{}.main.product", run.prefix)]).await.unwrap();
+    let mut tail = Tail::from_start(&run.client, vec![format!("{}.main.product", run.prefix)]).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
     let shop = tokio::spawn(shop(run.control.clone(), u64::from(run.products), stop.clone()));
     let signals = format!("{}.signals", run.prefix);
-    signal(&run.client, &signals, json!({ "id": "judge", "type": "snapshot.start", "store": "main", "entities": ["product"] })).await;
+    signal(
+        &run.client,
+        &signals,
+        json!({ "id": "judge", "type": "snapshot.start", "store": "main", "entities": ["product"] }),
+    )
+    .await;
 
     let (begun, calls) = (Instant::now(), run.control.stats().calls);
     let limit = Duration::from_secs(240 + u64::from(run.products) / 100);
