@@ -33,7 +33,7 @@ async fn balance(listener: TcpListener, replicas: Vec<SocketAddr>) {
     loop {
         let Ok((mut from, _)) = listener.accept().await else { return };
         let (next, replicas) = (next.clone(), replicas.clone());
-        tokio::spawn(async move {
+        bcbridge::runtime::spawn("balanced", async move {
             for _ in 0..replicas.len() {
                 let to = replicas[next.fetch_add(1, Ordering::Relaxed) % replicas.len()];
                 if let Ok(mut to) = TcpStream::connect(to).await {
@@ -83,7 +83,7 @@ impl Fleet {
             files.push(file);
             addresses.push(address);
         }
-        tokio::spawn(balance(front, addresses));
+        bcbridge::runtime::spawn("balancer", balance(front, addresses));
         let client = ClientSettings::new(servers, BTreeMap::new()).unwrap();
         let control = sandbox.control();
         Self { sandbox, control, client, prefix, files, directory }
@@ -138,7 +138,7 @@ async fn a_rolling_restart_of_three_replicas_keeps_one_leader_and_every_order() 
     until("the hooks", || async { (!fleet.hooks().is_empty()).then_some(()) }).await;
     let begun = Instant::now();
     let stop = tokio_util::sync::CancellationToken::new();
-    let shop = tokio::spawn(shop(fleet.control.clone(), stop.clone()));
+    let shop = bcbridge::runtime::spawn("shop", shop(fleet.control.clone(), stop.clone()));
     let twins = Arc::new(Mutex::new(BTreeSet::new()));
     for restart in 0..RESTARTS {
         let turn = Instant::now() + Duration::from_secs(between);

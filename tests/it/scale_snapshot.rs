@@ -140,7 +140,8 @@ async fn a_large_snapshot_is_complete_while_live_updates_stay_fast() {
     until("the hooks", hooks).await;
     let mut tail = Tail::from_start(&run.client, vec![format!("{}.main.product", run.prefix)]).await.unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
-    let shop = tokio::spawn(shop(run.control.clone(), u64::from(run.products), stop.clone()));
+    let shop =
+        bcbridge::runtime::spawn("shop", shop(run.control.clone(), u64::from(run.products), stop.clone()));
     let signals = format!("{}.signals", run.prefix);
     signal(
         &run.client,
@@ -187,7 +188,7 @@ async fn a_large_snapshot_is_complete_while_live_updates_stay_fast() {
             seen.take(&record.unwrap());
         }
     }
-    report(&run, &seen, &kills, &memory, (took, calls), &answered);
+    report(&run, &seen, (&kills, &memory), (took, calls), &answered);
     bridge.kill().await.unwrap();
     run.sandbox.stop().await;
 }
@@ -195,8 +196,7 @@ async fn a_large_snapshot_is_complete_while_live_updates_stay_fast() {
 fn report(
     run: &Run,
     seen: &Seen,
-    kills: &[u64],
-    memory: &[(u64, u64)],
+    (kills, memory): (&[u64], &[(u64, u64)]),
     (took, calls): (Duration, u64),
     answered: &BTreeMap<String, u64>,
 ) {
