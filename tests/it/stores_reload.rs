@@ -317,6 +317,7 @@ async fn the_news_of_an_uninstalled_app_stops_its_store_until_a_probe_finds_the_
         created_at: None,
         received_ms: 1_767_225_600_000,
         traceparent: None,
+        carried_ms: None,
     };
     bridge
         .append(OutRecord {
