@@ -11,6 +11,7 @@ mod intake;
 mod meters;
 mod names;
 mod outgoing;
+pub mod signals;
 pub mod stores;
 pub mod topics;
 
@@ -115,8 +116,9 @@ impl App {
             warn!("settings: {warning}");
         }
         let mut lifecycle = Lifecycle::new();
+        let signals = signals::Signals::new(Arc::clone(&settings), Arc::clone(&catalog));
         let console = match options.has(Role::Console) {
-            true => Some(start_console(&settings, &metrics, &readiness, &mut lifecycle).await?),
+            true => Some(start_console(&settings, &metrics, &readiness, &signals, &mut lifecycle).await?),
             false => None,
         };
         let starting = readiness.part("kafka");
@@ -127,6 +129,9 @@ impl App {
             metrics.promise_degraded("P1", true);
         }
         starting.ready();
+        if console.is_some() {
+            signals.start(&cluster.client, &mut lifecycle)?;
+        }
         let clients = stores::clients(&settings, Some(&metrics))?;
         let parts = Parts { settings, catalog, metrics, readiness, cluster, clients };
         let receiver = match options.has(Role::Receiver) {
@@ -315,6 +320,7 @@ async fn start_console(
     settings: &Arc<Settings>,
     metrics: &Metrics,
     readiness: &Readiness,
+    signals: &signals::Signals,
     lifecycle: &mut Lifecycle,
 ) -> Result<SocketAddr> {
     let config = ConsoleConfig { listen: settings.console.listen, token: settings.console.token.clone() };
@@ -325,7 +331,7 @@ async fn start_console(
         readiness: readiness.clone(),
         metrics: metrics.clone(),
         status: Arc::new(status),
-        actions: BTreeMap::new(),
+        actions: signals.actions().into_iter().collect(),
     };
     let mut console = Console::start(config, state).await?;
     let address = console.addr();

@@ -40,3 +40,4 @@ mod sandbox_callbacks;
 mod sandbox_lab;
 mod sandbox_openapi;
 mod schemas;
+mod signals_cli;
