@@ -58,12 +58,20 @@ pub(super) struct RunnerWatch {
     path: &'static str,
     /// Records in hand, as told last.
     open: i64,
+    /// Whose budget goes by the part of the partitions that is ours, and how many there are.
+    shared: Option<(Arc<StoreClient>, usize)>,
 }
 
 impl RunnerWatch {
     /// Watches the `path`, `incoming` or `outgoing`, of a store.
     pub(super) fn new(metrics: Metrics, health: Health, store: Arc<str>, path: &'static str) -> Self {
-        Self { metrics, health, store, path, open: 0 }
+        Self { metrics, health, store, path, open: 0, shared: None }
+    }
+
+    /// Replicas share the store's quota as they share the `all` partitions of its intake.
+    pub(super) fn sharing(mut self, client: Arc<StoreClient>, all: usize) -> Self {
+        self.shared = Some((client, all));
+        self
     }
 }
 
@@ -77,6 +85,12 @@ impl Watch for RunnerWatch {
     fn assigned(&mut self, partitions: usize) {
         let state = if partitions > 0 { PartState::Up } else { PartState::Waiting };
         self.health.set(&self.store, self.path, state);
+        // Without a partition little is read here; what there is, such as commands, goes by an equal share.
+        if let Some((client, all)) = &self.shared {
+            let ours = partitions.max(1);
+            let peers = u32::try_from(all.div_ceil(ours)).unwrap_or(u32::MAX);
+            client.set_peers(ours as f64 / *all as f64, peers);
+        }
     }
 
     fn open(&mut self, records: usize) {

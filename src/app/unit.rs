@@ -177,6 +177,10 @@ impl Plan {
         );
         let Ground { metrics, health, .. } = &*self.ground;
         let watch = RunnerWatch::new(metrics.clone(), health.clone(), self.store.clone(), path);
+        let watch = match path {
+            INCOMING => watch.sharing(self.client.clone(), usize::try_from(settings.topics.partitions)?),
+            _ => watch,
+        };
         let runner = Runner::new(path, ends, stage, watch);
         Ok(Box::pin(async move {
             let asked = async move { drain.requested().await };

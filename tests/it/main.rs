@@ -45,5 +45,9 @@ mod sandbox_lab;
 mod sandbox_openapi;
 mod scale_snapshot;
 mod schemas;
+<<<<<<< HEAD
 mod stores_lab;
 mod stores_reload;
+=======
+mod signals_cli;
+>>>>>>> budget
