@@ -16,12 +16,9 @@ mod load;
 mod meters;
 mod names;
 mod outgoing;
-<<<<<<< HEAD
 mod receiving;
 mod reload;
-=======
 pub mod signals;
->>>>>>> budget
 pub mod stores;
 mod supervise;
 mod token;
@@ -137,16 +134,12 @@ impl App {
         let in_force = watch::Sender::new(Arc::new(InForce { load: load.clone(), clients }));
         let (reloader, orders) = Reloader::channel();
         let mut lifecycle = Lifecycle::new();
-        let signals = signals::Signals::new(Arc::clone(&settings), Arc::clone(&catalog));
+        let signals = signals::Signals::new(in_force.subscribe());
         let console = match options.has(Role::Console) {
-<<<<<<< HEAD
             true => {
-                let state = console_state(&metrics, &readiness, &in_force, &options, &reloader);
+                let state = console_state(&metrics, &readiness, &in_force, &options, (&reloader, &signals));
                 Some(start_console(&settings, state, &mut lifecycle).await?)
             }
-=======
-            true => Some(start_console(&settings, &metrics, &readiness, &signals, &mut lifecycle).await?),
->>>>>>> budget
             false => None,
         };
         let starting = readiness.part("kafka");
@@ -157,23 +150,15 @@ impl App {
             metrics.promise_degraded("P1", true);
         }
         starting.ready();
-<<<<<<< HEAD
+        if console.is_some() {
+            signals.start(&cluster.client, &mut lifecycle)?;
+        }
         let (receiver, doors) = match options.has(Role::Receiver) {
             true => {
                 let (receiver, doors) = receiving::bind(&load, &cluster.client, &metrics).await?;
                 (Some(receiver), Some(doors))
             }
             false => (None, None),
-=======
-        if console.is_some() {
-            signals.start(&cluster.client, &mut lifecycle)?;
-        }
-        let clients = stores::clients(&settings, Some(&metrics))?;
-        let parts = Parts { settings, catalog, metrics, readiness, cluster, clients };
-        let receiver = match options.has(Role::Receiver) {
-            true => Some(parts.bind_receiver().await?),
-            false => None,
->>>>>>> budget
         };
         let address = receiver.as_ref().map(Receiver::local_addr);
         // One failure is enough to end the process.
@@ -274,14 +259,13 @@ fn start_receiver(receiver: Receiver<receiving::Intake>, lifecycle: &mut Lifecyc
 fn console_state(
     metrics: &Metrics,
     readiness: &Readiness,
-<<<<<<< HEAD
     in_force: &watch::Sender<Arc<InForce>>,
     options: &Options,
-    reloader: &Reloader,
+    (reloader, signals): (&Reloader, &signals::Signals),
 ) -> ConsoleState {
     let (stores, waiting) = (in_force.subscribe(), readiness.clone());
     let status = move || status(&stores.borrow(), &waiting);
-    let mut actions = BTreeMap::new();
+    let mut actions: BTreeMap<_, _> = signals.actions().into_iter().collect();
     if options.loader.is_some() {
         actions.insert("reload", reloader.clone().action());
     }
@@ -312,21 +296,6 @@ async fn start_console(
     lifecycle: &mut Lifecycle,
 ) -> Result<SocketAddr> {
     let config = ConsoleConfig { listen: settings.console.listen, token: settings.console.token.clone() };
-=======
-    signals: &signals::Signals,
-    lifecycle: &mut Lifecycle,
-) -> Result<SocketAddr> {
-    let config = ConsoleConfig { listen: settings.console.listen, token: settings.console.token.clone() };
-    let names: Vec<String> = settings.stores.iter().map(|store| store.name.clone()).collect();
-    let waiting = readiness.clone();
-    let status = move || json!({ "stores": names, "waiting_for": waiting.waiting_for(), "version": env!("CARGO_PKG_VERSION") });
-    let state = ConsoleState {
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
-        status: Arc::new(status),
-        actions: signals.actions().into_iter().collect(),
-    };
->>>>>>> budget
     let mut console = Console::start(config, state).await?;
     let address = console.addr();
     info!(%address, "the console listens");

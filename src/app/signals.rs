@@ -12,8 +12,10 @@ use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tracing::warn;
 
+use super::load::{InForce, Load};
 use crate::catalog::Catalog;
 use crate::config::{Fill, Settings, Template, closest};
 use crate::console::{Action, ActionError};
@@ -160,17 +162,16 @@ pub struct Signals {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Arc<Settings>,
-    catalog: Arc<Catalog>,
+    in_force: watch::Receiver<Arc<InForce>>,
     producer: OnceLock<IntakeProducer>,
     memory: Mutex<Memory>,
 }
 
 impl Signals {
     /// Not connected yet.
-    pub fn new(settings: Arc<Settings>, catalog: Arc<Catalog>) -> Self {
+    pub fn new(in_force: watch::Receiver<Arc<InForce>>) -> Self {
         let (producer, memory) = (OnceLock::new(), Mutex::default());
-        Self { inner: Arc::new(Inner { settings, catalog, producer, memory }) }
+        Self { inner: Arc::new(Inner { in_force, producer, memory }) }
     }
 
     /// Connects, and follows the notifications until the drain.
@@ -243,17 +244,21 @@ fn which(body: Value) -> Result<Snapshots> {
 }
 
 impl Inner {
+    fn load(&self) -> Load {
+        self.in_force.borrow().load.clone()
+    }
+
     fn start_snapshot(&self, body: Value) -> Result<Ask> {
         let body: StartBody = serde_json::from_value(body)?;
         Ok(Ask::StartSnapshot {
-            store: store(&self.settings, body.store.as_deref())?,
+            store: store(&self.load().settings, body.store.as_deref())?,
             entities: body.entities,
         })
     }
 
     fn sync(&self, body: Value) -> Result<Ask> {
         let SyncBody { store, entity, ids } = serde_json::from_value(body)?;
-        let store = self::store(&self.settings, store.as_deref())?;
+        let store = self::store(&self.load().settings, store.as_deref())?;
         // The rules for ids are those of a signal.
         let wire = json!({ "id": "sync", "type": "sync", "store": store, "entity": entity, "ids": ids });
         Ok(Signal::parse(wire.to_string().as_bytes())?.ask)
@@ -264,12 +269,13 @@ impl Inner {
         ask: fn(&Self, Value) -> Result<Ask>,
         body: Value,
     ) -> Result<Value, ActionError> {
-        let signal = ask(self, body).and_then(|ask| checked(&self.settings, &self.catalog, fresh(ask)));
+        let Load { settings, catalog } = self.load();
+        let signal = ask(self, body).and_then(|ask| checked(&settings, &catalog, fresh(ask)));
         let signal = signal.map_err(|error| ActionError::Refused(format!("{error:#}")))?;
         let Some(producer) = self.producer.get() else {
             return Err(ActionError::Failed("Kafka is not reached yet; try again".to_owned()));
         };
-        let sent = send(producer, &signals_topic(&self.settings), &signal).await;
+        let sent = send(producer, &signals_topic(&settings), &signal).await;
         sent.map_err(|error| ActionError::Failed(format!("{error:#}")))?;
         Ok(json!({ "id": signal.id }))
     }
@@ -291,7 +297,7 @@ impl Inner {
     }
 
     async fn read(&self, client: &ClientSettings) -> Result<std::convert::Infallible> {
-        let topic = notifications_topic(&self.settings).to_string();
+        let topic = notifications_topic(&self.load().settings).to_string();
         let mut tail = Tail::from_start(client, vec![topic]).await?;
         loop {
             let record = tail.next().await?;

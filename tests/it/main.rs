@@ -45,9 +45,6 @@ mod sandbox_lab;
 mod sandbox_openapi;
 mod scale_snapshot;
 mod schemas;
-<<<<<<< HEAD
+mod signals_cli;
 mod stores_lab;
 mod stores_reload;
-=======
-mod signals_cli;
->>>>>>> budget
