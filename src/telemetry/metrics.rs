@@ -49,6 +49,8 @@ struct Inner {
     transactions: Counters<1>,
     promise_degraded: Gauges<1>,
     hooks: Gauges<2>,
+    hooks_mended: Counters<2>,
+    hooks_gaps: Counters<1>,
 }
 
 /// The closed sets that are known only at run time, and the fixed ones, as shared words.
@@ -89,6 +91,8 @@ impl Metrics {
             transactions: add(r, names::TRANSACTIONS, "Kafka transactions ended"),
             promise_degraded: add(r, names::PROMISE_DEGRADED, "1 while a promise holds only in part"),
             hooks: add(r, names::HOOKS, "Webhook subscriptions by state"),
+            hooks_mended: add(r, names::HOOKS_MENDED, "Webhook subscriptions that were put right"),
+            hooks_gaps: add(r, names::HOOKS_GAPS, "Times in which callbacks may have been lost"),
             registry: Mutex::new(registry),
             words: Words::new(entities, stores, reasons),
         };
@@ -189,6 +193,17 @@ impl Metrics {
         self.inner.hooks.get_or_create(&[store, ("state", self.inner.words.fixed(state))]).set(whole(hooks));
     }
 
+    /// A hook of a store was put right by an action of [`names::HOOK_ACTIONS`].
+    pub fn hook_mended(&self, store: &str, action: &str) {
+        let [store] = self.store(store);
+        self.inner.hooks_mended.get_or_create(&[store, ("action", self.inner.words.fixed(action))]).inc();
+    }
+
+    /// Callbacks of a store may have been lost for some time.
+    pub fn hooks_gap(&self, store: &str) {
+        self.inner.hooks_gaps.get_or_create(&self.store(store)).inc();
+    }
+
     fn store(&self, name: &str) -> Labels<1> {
         [("store", self.inner.words.find(&self.inner.words.stores, name))]
     }
@@ -205,7 +220,11 @@ impl Inner {
         for store in &self.words.stores {
             let labels = [("store", Arc::clone(store))];
             drop(self.api_throttled.get_or_create_owned(&labels));
+            drop(self.hooks_gaps.get_or_create_owned(&labels));
             let [store] = labels;
+            for action in names::HOOK_ACTIONS {
+                drop(self.hooks_mended.get_or_create_owned(&[store.clone(), ("action", fixed(action))]));
+            }
             for class in ["2xx", "4xx", "5xx", "none"] {
                 drop(self.api_requests.get_or_create_owned(&[store.clone(), ("status", fixed(class))]));
             }
@@ -242,6 +261,7 @@ impl Words {
             .chain(&names::HINT_OUTCOMES)
             .chain(&names::TRANSACTION_RESULTS)
             .chain(&names::HOOK_STATES)
+            .chain(&names::HOOK_ACTIONS)
             .chain(&names::PROMISES);
         Self {
             entities: entities.into_iter().map(Word::from).collect(),
@@ -326,6 +346,9 @@ mod tests {
         check(Metrics::transaction_aborted, r#"bcbridge_transactions_total{result="aborted"} 1"#);
         check(|m| m.promise_degraded("P1", true), r#"bcbridge_promise_degraded{promise="P1"} 1"#);
         check(|m| m.hooks("main", "active", 9), r#"bcbridge_hooks{store="main",state="active"} 9"#);
+        let mended = r#"bcbridge_hooks_mended_total{store="main",action="update"} 1"#;
+        check(|m| m.hook_mended("main", "update"), mended);
+        check(|m| m.hooks_gap("main"), r#"bcbridge_hooks_gaps_total{store="main"} 1"#);
     }
 
     #[test]
@@ -356,6 +379,8 @@ mod tests {
             metrics.dead_letter(word);
             metrics.promise_degraded(word, true);
             metrics.hooks(word, word, 1);
+            metrics.hook_mended(word, word);
+            metrics.hooks_gap(word);
         };
         count_all("first stranger");
         let before = series(&metrics.encode());
