@@ -30,7 +30,7 @@ pub use incoming::mapping;
 
 use crate::bigcommerce::StoreClient;
 use crate::catalog::Catalog;
-use crate::config::{Settings, SignaturePolicy, StoreSettings};
+use crate::config::{Settings, StoreSettings};
 use crate::console::{Console, ConsoleConfig, ConsoleState};
 use crate::incoming::decode::IntakeTopics;
 use crate::incoming::stage::Incoming;
@@ -39,7 +39,7 @@ use crate::kafka::consume::GroupConsumer;
 use crate::kafka::ledger::Ledger;
 use crate::kafka::transact::{TransactLimits, TransactionalProducer};
 use crate::model::reason::Reason;
-use crate::receiver::{self, Receiver, ReceiverConfig, ReceiverMetrics, StoreAuth};
+use crate::receiver::{Receiver, ReceiverConfig, ReceiverMetrics, StoreAuth};
 use crate::runtime::runner::Runner;
 use crate::runtime::{Drain, Lifecycle};
 use crate::telemetry::{Clock, Metrics, Readiness, SystemClock};
@@ -175,7 +175,7 @@ struct Parts {
 impl Parts {
     async fn bind_receiver(&self) -> Result<Receiver<intake::KafkaIntake<IntakeProducer>>> {
         let settings = &self.settings.receiver;
-        let auth: Vec<StoreAuth> = self.settings.stores.iter().map(store_auth).collect::<Result<_>>()?;
+        let auth: Vec<StoreAuth> = self.settings.stores.iter().map(stores::auth).collect::<Result<_>>()?;
         let mut config = ReceiverConfig::new(settings.listen, auth);
         config.max_behind = settings.past_window;
         config.limits.connections = settings.max_connections as usize;
@@ -273,26 +273,6 @@ impl Parts {
             Ok::<(), std::convert::Infallible>(())
         });
     }
-}
-
-fn store_auth(store: &StoreSettings) -> Result<StoreAuth> {
-    let headers = store
-        .webhook_headers
-        .iter()
-        .map(|(name, value)| Ok((name.parse().context("a name in webhook_headers")?, value.clone())))
-        .collect::<Result<_>>()?;
-    Ok(StoreAuth {
-        name: store.name.as_str().into(),
-        store_hash: store.store_hash.clone(),
-        store_id: None,
-        secrets: store.client_secrets.clone(),
-        policy: match store.signature {
-            SignaturePolicy::Required => receiver::SignaturePolicy::Required,
-            SignaturePolicy::IfPresent => receiver::SignaturePolicy::IfPresent,
-            SignaturePolicy::Off => receiver::SignaturePolicy::Off,
-        },
-        headers,
-    })
 }
 
 fn start_receiver(receiver: Receiver<intake::KafkaIntake<IntakeProducer>>, lifecycle: &mut Lifecycle) {

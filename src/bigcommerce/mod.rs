@@ -13,7 +13,11 @@ mod client;
 mod guard;
 mod headers;
 pub mod hooks;
+mod hooks_admin;
 pub mod hooks_plan;
+pub mod hooks_scopes;
+mod hooks_wanted;
+pub mod hooks_watch;
 pub mod paging;
 
 pub use client::{ClientConfig, ClientError, OnReply, Seen, StoreClient, Timeouts};

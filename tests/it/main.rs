@@ -23,6 +23,8 @@ mod console_http;
 mod docker;
 mod hooks_api;
 mod hooks_sandbox;
+mod hooks_verify;
+mod hooks_watch;
 mod kafka_append;
 mod kafka_consume;
 mod kafka_read_back;
