@@ -85,9 +85,12 @@ impl Watch {
 }
 
 fn report(store: &str, round: &Round, metrics: &Metrics) {
-    let Findings { gap, tally, blocked, admin_error, plan: _ } = &round.findings;
+    let Findings { gap, tally, blocked, admin_error, channels_error, plan: _ } = &round.findings;
     if let Some(error) = admin_error {
         warn!(store, %error, "whether BigCommerce blocks the callbacks' domain could not be read");
+    }
+    if let Some(error) = channels_error {
+        warn!(store, %error, "the webhooks of single channels are left as they are");
     }
     for domain in blocked {
         let (left_s, reasons) = (domain.time_left_s, domain.reasons.join(", "));
@@ -123,7 +126,7 @@ fn is_mended(store: &str, done: &Applied, metrics: &Metrics) -> bool {
 }
 
 fn show(store: &str, tally: Tally, metrics: &Metrics) {
-    let Tally { active, inactive, deactivated, missing, drifted, blocked } = tally;
+    let Tally { active, inactive, deactivated, missing, drifted, blocked, unwanted } = tally;
     let states = [
         ("active", active),
         ("inactive", inactive),
@@ -131,6 +134,7 @@ fn show(store: &str, tally: Tally, metrics: &Metrics) {
         ("missing", missing),
         ("drifted", drifted),
         ("blocked", blocked),
+        ("unwanted", unwanted),
     ];
     for (state, hooks) in states {
         metrics.hooks(store, state, hooks);

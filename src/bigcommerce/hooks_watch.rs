@@ -108,6 +108,8 @@ pub struct Tally {
     pub drifted: u64,
     /// As they should be, but on a domain that BigCommerce does not deliver to.
     pub blocked: u64,
+    /// Ours, and not wanted any more: what they bring may come twice. They are pruned by hand alone.
+    pub unwanted: u64,
 }
 
 /// What a look found.
@@ -121,6 +123,8 @@ pub struct Findings {
     pub blocked: Vec<BlockedDomain>,
     /// Why nothing could be told of blocked domains. The rest of the findings stands.
     pub admin_error: Option<HookError>,
+    /// Why the store's channels are not known. Nothing was judged or planned for scopes of single channels then.
+    pub channels_error: Option<HookError>,
     /// What is to be done.
     pub plan: Plan,
 }
@@ -128,16 +132,16 @@ pub struct Findings {
 impl Findings {
     /// Whether every wanted scope is delivered, as far as can be told.
     pub fn is_healthy(&self) -> bool {
-        let Tally { active: _, inactive, deactivated, missing, drifted, blocked } = self.tally;
+        let Tally { active: _, inactive, deactivated, missing, drifted, blocked, unwanted: _ } = self.tally;
         [inactive, deactivated, missing, drifted, blocked].iter().all(|count| *count == 0)
     }
 
     /// The count once everything that can be done was done.
     pub fn tally_once_mended(&self) -> Tally {
         let full = self.plan.items.iter().filter(|item| item.action == Action::Full).count() as u64;
-        let Tally { active, inactive, deactivated, missing, drifted, blocked } = self.tally;
+        let Tally { active, inactive, deactivated, missing, drifted, blocked, unwanted } = self.tally;
         let active = active + inactive + deactivated + drifted + missing - full;
-        Tally { active, missing: full, blocked, ..Tally::default() }
+        Tally { active, missing: full, blocked, unwanted, ..Tally::default() }
     }
 }
 
@@ -148,24 +152,36 @@ struct Sight<'a> {
     hooks: &'a [Hook],
     /// None where it could not be read.
     admin: Option<&'a Admin>,
+    /// Whether the channels are known, and so all subscriptions.
+    is_whole: bool,
 }
 
 /// Looks at a store's hooks: two requests, and one for the channels where they matter.
 ///
 /// # Errors
-/// The hooks or the channels could not be read; the state stays as it was.
+/// The hooks could not be read; the state stays as it was.
 pub async fn look(
     store: &impl Store,
     wanted: &Wanted,
     state: &State,
     now_ms: i64,
 ) -> Result<(State, Findings), HookError> {
-    let subscriptions = hooks::subscriptions(store, wanted).await?;
+    // A token that may not read channels must not cost the store its other hooks.
+    let (subscriptions, channels_error) = match hooks::subscriptions(store, wanted).await {
+        Ok(subscriptions) => (subscriptions, None),
+        Err(error) => (wanted.subscriptions(&[]), Some(error)),
+    };
     let hooks = hooks::list(store).await?;
     let admin = hooks::admin(store).await;
-    let sight = Sight { now_ms, subscriptions: &subscriptions, hooks: &hooks, admin: admin.as_ref().ok() };
+    let sight = Sight {
+        now_ms,
+        subscriptions: &subscriptions,
+        hooks: &hooks,
+        admin: admin.as_ref().ok(),
+        is_whole: channels_error.is_none(),
+    };
     let (state, mut findings) = judge(wanted, state, &sight);
-    findings.admin_error = admin.err();
+    (findings.admin_error, findings.channels_error) = (admin.err(), channels_error);
     Ok((state, findings))
 }
 
@@ -199,13 +215,12 @@ pub async fn round(
     let applied = hooks::apply(store, wanted, findings.plan.clone()).await;
     let mut tried = applied.iter().filter(|done| done.item.action.is_change()).peekable();
     let is_calm = tried.peek().is_none() && findings.is_healthy();
-    let next_look = if tried.any(|done| done.result.is_err()) {
-        next.failures = state.failures.saturating_add(1);
-        retry_after(next.failures)
-    } else if is_calm {
-        LOOK_EVERY
-    } else {
-        LOOK_AFTER_CHANGE
+    let has_failed = tried.any(|done| done.result.is_err());
+    next.failures = if has_failed { state.failures.saturating_add(1) } else { 0 };
+    let next_look = match (has_failed, is_calm) {
+        (true, _) => retry_after(next.failures),
+        (false, true) => LOOK_EVERY,
+        (false, false) => LOOK_AFTER_CHANGE,
     };
     Ok(Round { state: next, findings, applied, next_look })
 }
@@ -222,7 +237,9 @@ fn judge(wanted: &Wanted, state: &State, sight: &Sight<'_>) -> (State, Findings)
         admin.blocked.iter().filter(|domain| wanted.is_our_domain(&domain.destination)).cloned().collect()
     });
     let is_blocked = sight.admin.map_or(state.is_blocked, |_| !blocked.is_empty());
-    let mut next = State { is_blocked, ..State::default() };
+    // Of a scope that was not looked at, what was known stays known.
+    let mut next = if sight.is_whole { State::default() } else { state.clone() };
+    next.is_blocked = is_blocked;
     let mut gap: Option<Gap> = None;
     for (concrete, asked) in sight.subscriptions.iter().flat_map(|hook| &hook.serves) {
         let healthy = state.healthy_ms.get(concrete).copied();
@@ -231,6 +248,7 @@ fn judge(wanted: &Wanted, state: &State, sight: &Sight<'_>) -> (State, Findings)
         let lost_since = lost_since.or(unwatched.map(|at| at.saturating_sub(OVERLAP_MS)));
         if !is_blocked && is_delivered(wanted, sight.hooks, concrete) {
             next.healthy_ms.insert(concrete.clone(), sight.now_ms);
+            next.lost_since_ms.remove(concrete);
             if let Some(since_ms) = lost_since {
                 let gap = gap.get_or_insert_with(|| Gap { scopes: BTreeSet::new(), since_ms });
                 gap.scopes.insert(asked.clone());
@@ -249,7 +267,7 @@ fn judge(wanted: &Wanted, state: &State, sight: &Sight<'_>) -> (State, Findings)
     let mut plan = hooks_plan::plan(wanted, sight.subscriptions, sight.hooks);
     let tally = count(&plan, sight.admin, is_blocked);
     next.kept_awake_ms = keep_awake(&mut plan, &state.kept_awake_ms, sight);
-    (next, Findings { gap, tally, blocked, admin_error: None, plan })
+    (next, Findings { gap, tally, blocked, admin_error: None, channels_error: None, plan })
 }
 
 fn is_delivered(wanted: &Wanted, hooks: &[Hook], concrete: &str) -> bool {
@@ -278,7 +296,8 @@ fn count(plan: &Plan, admin: Option<&Admin>, is_blocked: bool) -> Tally {
             }
             Action::Update { changes, .. } if changes.contains(&Change::Reactivate) => &mut tally.inactive,
             Action::Update { .. } => &mut tally.drifted,
-            Action::Unwanted { .. } | Action::Foreign { .. } => continue,
+            Action::Unwanted { .. } => &mut tally.unwanted,
+            Action::Foreign { .. } => continue,
         };
         *place += 1;
     }

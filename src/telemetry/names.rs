@@ -77,8 +77,9 @@ pub const HINT_OUTCOMES: [&str; 6] =
 /// Label `result` of a transaction.
 pub const TRANSACTION_RESULTS: [&str; 2] = ["committed", "aborted"];
 /// Label `state` of a hook: sends; was switched off by hand, or by BigCommerce; is wanted but absent; exists with other
-/// settings; would send, but BigCommerce blocks its domain.
-pub const HOOK_STATES: [&str; 6] = ["active", "inactive", "deactivated", "missing", "drifted", "blocked"];
+/// settings; would send, but BigCommerce blocks its domain; is the bridge's and not wanted any more.
+pub const HOOK_STATES: [&str; 7] =
+    ["active", "inactive", "deactivated", "missing", "drifted", "blocked", "unwanted"];
 /// Label `action` of a hook that was put right.
 pub const HOOK_ACTIONS: [&str; 2] = ["create", "update"];
 /// Label `promise`: the promises of the reliability contract.

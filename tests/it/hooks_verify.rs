@@ -68,7 +68,7 @@ fn a_good_request_is_right_in_every_part_with_either_secret() {
 
 #[test]
 fn a_wrong_signature_is_told_with_what_may_have_happened() {
-    only(&good("canary-stranger"), "signature", "none of the 2 client secrets");
+    only(&good("canary-stranger"), "signature", "no client secret of the store (2 tried)");
     only(&good("canary-other"), "signature", "a client secret of store \"other\"");
     let mut edited = good("canary-one");
     edited.body.push(b'\n');

@@ -28,8 +28,11 @@ impl Lab {
 
     fn look(&mut self, now_ms: i64) -> Findings {
         let subscriptions = self.wanted.subscriptions(&[]);
-        let sight =
-            Sight { now_ms, subscriptions: &subscriptions, hooks: &self.hooks, admin: self.admin.as_ref() };
+        self.judge(now_ms, &subscriptions, true)
+    }
+
+    fn judge(&mut self, now_ms: i64, subscriptions: &[Subscription], is_whole: bool) -> Findings {
+        let sight = Sight { now_ms, subscriptions, hooks: &self.hooks, admin: self.admin.as_ref(), is_whole };
         let (state, findings) = judge(&self.wanted, &self.state, &sight);
         // As it is kept between two processes.
         self.state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
@@ -151,6 +154,22 @@ fn half_an_hour_without_a_look_is_a_gap_and_ten_minutes_are_none() {
     lab.look(START);
     assert_eq!(lab.look(START + 10 * MINUTE).gap, None);
     assert_eq!(lab.look(START + 41 * MINUTE).gap, gap(&[REDIRECT], START));
+}
+
+#[test]
+fn channels_that_cannot_be_read_leave_their_scopes_as_they_were() {
+    const PAGE: &str = "store/channel/{channel_id}/page/updated";
+    let ours = |id| hook(id, "store/channel/1/page/updated", HERE);
+    let mut lab = Lab::new(&[PAGE, REDIRECT], vec![hook(1, REDIRECT, HERE), ours(2)]);
+    let whole = lab.wanted.subscriptions(&[1]);
+    lab.judge(START, &whole, true);
+    lab.hooks.pop();
+    lab.judge(START + MINUTE, &whole, true);
+    lab.hooks.push(ours(3));
+    let store_wide = lab.wanted.subscriptions(&[]);
+    assert_eq!(lab.judge(START + 2 * MINUTE, &store_wide, false).gap, None);
+    assert_eq!(lab.judge(START + 3 * MINUTE, &whole, true).gap, gap(&[PAGE], START - 10 * MINUTE));
+    assert_eq!(lab.judge(START + 4 * MINUTE, &whole, true).gap, None);
 }
 
 #[test]

@@ -253,7 +253,7 @@ fn guess(settings: &Settings, store: &StoreSettings, captured: &Captured) -> Res
     }
     let secrets = store.client_secrets.len();
     Ok(format!(
-        "it matches none of the {secrets} client secrets: another app's hook, or the body was changed"
+        "it matches no client secret of the store ({secrets} tried): another app's hook, or the body was changed"
     ))
 }
 
