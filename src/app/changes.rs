@@ -91,13 +91,25 @@ fn has_other_secrets(before: &StoreSettings, after: &StoreSettings) -> bool {
         || *signature != after.signature
         || client_secrets.len() != after.client_secrets.len()
         || !client_secrets.iter().zip(&after.client_secrets).all(|(a, b)| same_secret(a, b))
-        || !same_secrets(webhook_headers, &after.webhook_headers)
+        || !same_headers(webhook_headers, &after.webhook_headers)
 }
 
 /// Whether two maps hold the same secrets under the same names.
-pub(super) fn same_secrets(a: &BTreeMap<String, SecretString>, b: &BTreeMap<String, SecretString>) -> bool {
+fn same_secrets(a: &BTreeMap<String, SecretString>, b: &BTreeMap<String, SecretString>) -> bool {
     a.len() == b.len()
         && a.iter().all(|(name, value)| b.get(name).is_some_and(|other| same_secret(value, other)))
+}
+
+/// Whether two sets of webhook headers take the same values, the same one first.
+pub(super) fn same_headers(
+    a: &BTreeMap<String, Vec<SecretString>>,
+    b: &BTreeMap<String, Vec<SecretString>>,
+) -> bool {
+    let same_values = |a: &[SecretString], b: &[SecretString]| {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_secret(a, b))
+    };
+    a.len() == b.len()
+        && a.iter().all(|(name, values)| b.get(name).is_some_and(|others| same_values(values, others)))
 }
 
 /// Whether two secrets are the same.

@@ -14,13 +14,14 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::changes::same_secrets;
+use super::changes::same_headers;
 use super::intake::KafkaIntake;
 use super::load::Load;
-use crate::config::{Settings, SignaturePolicy, StoreSettings};
+use super::stores;
+use crate::config::{Settings, StoreSettings};
 use crate::kafka::append::IntakeProducer;
 use crate::kafka::settings::ClientSettings;
-use crate::receiver::{self, Receiver, ReceiverConfig, ReceiverMetrics, StoreAuth, Stores};
+use crate::receiver::{Receiver, ReceiverConfig, ReceiverMetrics, StoreAuth, Stores};
 use crate::telemetry::{Clock, Metrics, SystemClock};
 
 /// A callback waits this long for its delivery report before it is answered 503.
@@ -33,7 +34,7 @@ const EARLIER_SETS: usize = 3;
 
 /// The intake on Kafka.
 pub(super) type Intake = Arc<KafkaIntake<IntakeProducer>>;
-type Headers = Vec<(HeaderName, SecretString)>;
+type Headers = Vec<(HeaderName, Vec<SecretString>)>;
 
 /// The receiver's table of stores, and where their callbacks go.
 pub(super) struct Doors {
@@ -107,12 +108,12 @@ impl Doors {
         earlier.retain(|name, _| new.store(name).is_some());
         for store in &new.stores {
             let Some(before) = old.store(&store.name) else { continue };
-            if same_secrets(&before.webhook_headers, &store.webhook_headers) {
+            if same_headers(&before.webhook_headers, &store.webhook_headers) {
                 continue;
             }
             has_changed = true;
             let sets = earlier.entry(store.name.clone()).or_default();
-            sets.insert(0, headers(before)?);
+            sets.insert(0, stores::auth(before)?.headers);
             sets.truncate(EARLIER_SETS);
         }
         Ok((earlier, has_changed))
@@ -136,29 +137,10 @@ impl Doors {
     }
 }
 
-fn headers(store: &StoreSettings) -> Result<Headers> {
-    store
-        .webhook_headers
-        .iter()
-        .map(|(name, value)| Ok((name.parse().context("a name in webhook_headers")?, value.clone())))
-        .collect()
-}
-
 fn auths(settings: &Settings, earlier: &BTreeMap<String, Vec<Headers>>) -> Result<Vec<StoreAuth>> {
     let auth = |store: &StoreSettings| {
-        Ok(StoreAuth {
-            name: store.name.as_str().into(),
-            store_hash: store.store_hash.clone(),
-            store_id: None,
-            secrets: store.client_secrets.clone(),
-            policy: match store.signature {
-                SignaturePolicy::Required => receiver::SignaturePolicy::Required,
-                SignaturePolicy::IfPresent => receiver::SignaturePolicy::IfPresent,
-                SignaturePolicy::Off => receiver::SignaturePolicy::Off,
-            },
-            headers: headers(store)?,
-            earlier_headers: earlier.get(&store.name).cloned().unwrap_or_default(),
-        })
+        let earlier_headers = earlier.get(&store.name).cloned().unwrap_or_default();
+        Ok(StoreAuth { earlier_headers, ..stores::auth(store)? })
     };
     settings.stores.iter().map(auth).collect()
 }

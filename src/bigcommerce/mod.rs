@@ -14,7 +14,11 @@ mod client;
 mod guard;
 mod headers;
 pub mod hooks;
+mod hooks_admin;
 pub mod hooks_plan;
+pub mod hooks_scopes;
+mod hooks_wanted;
+pub mod hooks_watch;
 pub mod paging;
 
 pub use access::{FIRST_PROBE, LAST_PROBE, StopReason, StoreState};

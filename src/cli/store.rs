@@ -1,26 +1,14 @@
-//! Commands that need the settings and look at the stores: `validate` and `hooks`.
+//! The settings as commands load them, and `validate`, which looks at the stores as well.
 
 use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Subcommand;
 
-use super::{ConfigArg, EXIT_CONFIG, Output, hooks, validate};
+use super::{ConfigArg, EXIT_CONFIG, Output, validate};
 use crate::app::stores;
 use crate::catalog::Catalog;
 use crate::config::{self, ConfigErrors, MistakeRow, Settings};
-
-/// What to do with the subscriptions.
-#[derive(Debug, Subcommand)]
-pub(super) enum HooksCommand {
-    /// Shows what `apply` would do; exit code 3 when there is something.
-    Plan(ConfigArg),
-    /// Creates, re-activates and corrects. Foreign hooks are left alone.
-    Apply(ConfigArg),
-    /// Shows every hook that the token sees, and blocked domains.
-    Status(ConfigArg),
-}
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -121,36 +109,4 @@ async fn ask(settings: &Settings, name: &str) -> Result<()> {
     }
     crate::bigcommerce::hooks::status(&client).await?;
     Ok(())
-}
-
-pub(super) async fn hooks(command: HooksCommand, output: Output) -> Result<ExitCode> {
-    let (HooksCommand::Plan(arg) | HooksCommand::Apply(arg) | HooksCommand::Status(arg)) = &command;
-    let settings = match load(arg) {
-        Ok(settings) => settings,
-        Err(code) => return Ok(code),
-    };
-    let Some(public_url) = &settings.receiver.public_url else {
-        bail!("receiver.public_url is not set; it says where BigCommerce is to deliver callbacks");
-    };
-    let targets = settings
-        .stores
-        .iter()
-        .map(|store| {
-            Ok(hooks::Target {
-                store: stores::client(store, None)?,
-                wanted: stores::wanted(&settings, store, public_url),
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let output = match output {
-        Output::Table => hooks::Output::Table,
-        Output::Json => hooks::Output::Json,
-    };
-    let out = &mut io::stdout();
-    let code = match command {
-        HooksCommand::Plan(_) => hooks::plan(&targets, output, out).await?,
-        HooksCommand::Apply(_) => hooks::apply(&targets, output, out).await?,
-        HooksCommand::Status(_) => hooks::status(&targets, output, out).await?,
-    };
-    Ok(ExitCode::from(code))
 }

@@ -54,6 +54,8 @@ struct Inner {
     hooks: Gauges<2>,
     store_stopped: Gauges<1>,
     path_restarts: Counters<2>,
+    hooks_mended: Counters<2>,
+    hooks_gaps: Counters<1>,
 }
 
 /// The closed sets that are known only at run time (a reload may replace them), and the fixed ones, as shared words.
@@ -97,6 +99,8 @@ impl Metrics {
             hooks: add(r, names::HOOKS, "Webhook subscriptions by state"),
             store_stopped: add(r, names::STORE_STOPPED, "1 while a store is not called"),
             path_restarts: add(r, names::PATH_RESTARTS, "Times that a path of a store was started again"),
+            hooks_mended: add(r, names::HOOKS_MENDED, "Webhook subscriptions that were put right"),
+            hooks_gaps: add(r, names::HOOKS_GAPS, "Times in which callbacks may have been lost"),
             registry: Mutex::new(registry),
             words: Words::new(entities, stores, reasons),
         };
@@ -230,6 +234,17 @@ impl Metrics {
         self.inner.path_restarts.get_or_create(&[store, ("path", self.inner.words.fixed(path))]).inc();
     }
 
+    /// A hook of a store was put right by an action of [`names::HOOK_ACTIONS`].
+    pub fn hook_mended(&self, store: &str, action: &str) {
+        let [store] = self.store(store);
+        self.inner.hooks_mended.get_or_create(&[store, ("action", self.inner.words.fixed(action))]).inc();
+    }
+
+    /// Callbacks of a store may have been lost for some time.
+    pub fn hooks_gap(&self, store: &str) {
+        self.inner.hooks_gaps.get_or_create(&self.store(store)).inc();
+    }
+
     fn store(&self, name: &str) -> Labels<1> {
         [("store", self.inner.words.find(&self.inner.words.stores.load(), name))]
     }
@@ -247,7 +262,11 @@ impl Inner {
             let labels = [("store", Arc::clone(store))];
             drop(self.api_throttled.get_or_create_owned(&labels));
             drop(self.store_stopped.get_or_create_owned(&labels));
+            drop(self.hooks_gaps.get_or_create_owned(&labels));
             let [store] = labels;
+            for action in names::HOOK_ACTIONS {
+                drop(self.hooks_mended.get_or_create_owned(&[store.clone(), ("action", fixed(action))]));
+            }
             for class in ["2xx", "4xx", "5xx", "none"] {
                 drop(self.api_requests.get_or_create_owned(&[store.clone(), ("status", fixed(class))]));
             }
@@ -312,6 +331,7 @@ impl Words {
             .chain(&names::HINT_OUTCOMES)
             .chain(&names::TRANSACTION_RESULTS)
             .chain(&names::HOOK_STATES)
+            .chain(&names::HOOK_ACTIONS)
             .chain(&names::PROMISES);
         Self {
             entities: ArcSwap::from_pointee(entities.into_iter().map(Word::from).collect()),
@@ -415,6 +435,9 @@ mod tests {
             |m| m.path_restarted("main", "outgoing"),
             r#"bcbridge_path_restarts_total{store="main",path="outgoing"} 1"#,
         );
+        let mended = r#"bcbridge_hooks_mended_total{store="main",action="update"} 1"#;
+        check(|m| m.hook_mended("main", "update"), mended);
+        check(|m| m.hooks_gap("main"), r#"bcbridge_hooks_gaps_total{store="main"} 1"#);
     }
 
     #[test]
@@ -469,6 +492,8 @@ mod tests {
             metrics.hooks(word, word, 1);
             metrics.store_stopped(word, true);
             metrics.path_restarted(word, word);
+            metrics.hook_mended(word, word);
+            metrics.hooks_gap(word);
         };
         count_all("first stranger");
         let before = series(&metrics.encode());

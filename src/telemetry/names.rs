@@ -42,11 +42,15 @@ pub const HOOKS: &str = "bcbridge_hooks";
 pub const STORE_STOPPED: &str = "bcbridge_store_stopped";
 /// Times that a path of a store failed and was started again, per store and path. Counter.
 pub const PATH_RESTARTS: &str = "bcbridge_path_restarts_total";
+/// Webhook subscriptions that were put right, per store and what was done. Counter.
+pub const HOOKS_MENDED: &str = "bcbridge_hooks_mended_total";
+/// Times in which callbacks may have been lost, as the watchdog of the hooks found them, per store. Counter.
+pub const HOOKS_GAPS: &str = "bcbridge_hooks_gaps_total";
 /// Always 1; its label tells the version. Gauge.
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 18] = [
+pub const ALL: [&str; 20] = [
     OPEN_RECORDS,
     HYDRATED,
     HYDRATION_LATENCY,
@@ -64,6 +68,8 @@ pub const ALL: [&str; 18] = [
     HOOKS,
     STORE_STOPPED,
     PATH_RESTARTS,
+    HOOKS_MENDED,
+    HOOKS_GAPS,
     BUILD_INFO,
 ];
 
@@ -82,8 +88,12 @@ pub const HINT_OUTCOMES: [&str; 6] =
     ["published", "duplicate", "not_configured", "filtered", "no_row", "dead_letter"];
 /// Label `result` of a transaction.
 pub const TRANSACTION_RESULTS: [&str; 2] = ["committed", "aborted"];
-/// Label `state` of a hook: sends; exists but was switched off; is wanted but absent; exists with other settings.
-pub const HOOK_STATES: [&str; 4] = ["active", "inactive", "missing", "drifted"];
+/// Label `state` of a hook: sends; was switched off by hand, or by BigCommerce; is wanted but absent; exists with other
+/// settings; would send, but BigCommerce blocks its domain; is the bridge's and not wanted any more.
+pub const HOOK_STATES: [&str; 7] =
+    ["active", "inactive", "deactivated", "missing", "drifted", "blocked", "unwanted"];
+/// Label `action` of a hook that was put right.
+pub const HOOK_ACTIONS: [&str; 2] = ["create", "update"];
 /// Label `promise`: the promises of the reliability contract.
 pub const PROMISES: [&str; 16] =
     ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P14", "P15", "P16"];

@@ -24,6 +24,8 @@ mod converge_sweep;
 mod docker;
 mod hooks_api;
 mod hooks_sandbox;
+mod hooks_verify;
+mod hooks_watch;
 mod kafka_append;
 mod kafka_consume;
 mod kafka_read_back;
