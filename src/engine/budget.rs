@@ -8,7 +8,7 @@
 //! - *What we did*: in no span of one window's length do more of our own requests reach the store than the quota
 //!   minus the reserve, wherever the store's windows start and whether they slide or not.
 //!
-//! What there is goes to live events first and to snapshots last; see [`classes`]. Several replicas that share one
+//! What there is goes to live events first and to snapshots last, each with a share. Several replicas that share one
 //! store bound what they do to their part of the quota, and assume of each other what they do themselves.
 //!
 //! A window of which nothing is known starts with one probe. Where a store tells nothing at all, the second

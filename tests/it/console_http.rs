@@ -16,10 +16,10 @@ use tokio::sync::Notify;
 const TOKEN: &str = "canary-0123456789abcdef0123456789";
 
 /// What came back, as far as a test asks for it.
-struct Reply {
-    status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 struct Harness {
@@ -74,7 +74,7 @@ impl Harness {
     }
 }
 
-async fn ask(addr: SocketAddr, line: &str, headers: &[&str], body: &str) -> Reply {
+pub(crate) async fn ask(addr: SocketAddr, line: &str, headers: &[&str], body: &str) -> Reply {
     let mut request = format!("{line} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     if !headers.iter().any(|header| header.starts_with("host:")) {
         request.push_str(&format!("host: {addr}\r\n"));

@@ -1,14 +1,22 @@
-//! `snapshot` and `sync` on the command line, against a broker and somebody who answers as a bridge would.
+//! `snapshot` and `sync` on the command line and over the console, against a broker and somebody who answers as a
+//! bridge would.
 
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
+use bcbridge::app::signals::Signals;
+use bcbridge::catalog::Catalog;
+use bcbridge::console::{Console, ConsoleConfig, ConsoleState};
 use bcbridge::kafka::append::IntakeProducer;
 use bcbridge::kafka::tail::Tail;
 use bcbridge::model::signal::{Ask, Kind, Notification, Signal};
+use bcbridge::runtime::Lifecycle;
+use bcbridge::telemetry::{Metrics, Readiness};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use crate::bridge_lab::until;
 use crate::broker_lab::{Lab, unique};
 use crate::kafka_support::PATIENCE;
 
@@ -184,4 +192,66 @@ async fn a_bridge_that_does_not_answer_is_said_so_and_the_signal_stays() {
     assert!(said.contains("no answer within 15 s; is the bridge running?"), "{said}");
     assert!(matches!(desk.signal().await.ask, Ask::Sync { .. }));
     assert!(!desk.lab.is_apache);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_console_asks_for_snapshots_and_remembers_what_is_told_of_them() {
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+    let mut desk = Desk::open().await;
+    let catalog = Arc::new(Catalog::embedded().unwrap());
+    let file = desk.directory.path().join("bcbridge.yaml");
+    let settings = Arc::new(bcbridge::config::load(&file, &|_| None, &*catalog).unwrap());
+    let signals = Signals::new(settings, catalog);
+    let state = ConsoleState {
+        readiness: Readiness::new(),
+        metrics: Metrics::new([], [], []),
+        status: Arc::new(|| json!({})),
+        actions: signals.actions().into_iter().collect(),
+    };
+    let config = ConsoleConfig { listen: "127.0.0.1:0".parse().unwrap(), token: Some(TOKEN.into()) };
+    let console = Console::start(config, state).await.unwrap();
+    let headers = [&format!("authorization: Bearer {TOKEN}"), "content-type: application/json"];
+    let ask = async |line: &str, body: &str| {
+        let reply = crate::console_http::ask(console.addr(), line, &headers, body).await;
+        (reply.status, serde_json::from_str::<Value>(&reply.body).unwrap())
+    };
+    let early = ask("POST /api/snapshots", "{}").await;
+    assert_eq!(early, (500, json!({"error": "Kafka is not reached yet; try again"})));
+    let mut lifecycle = Lifecycle::new();
+    signals.start(&desk.lab.client, &mut lifecycle).unwrap();
+
+    let (status, body) = ask("POST /api/snapshots", r#"{"entities":["product"]}"#).await;
+    let signal = desk.signal().await;
+    assert_eq!((status, body), (200, json!({ "id": signal.id })));
+    desk.tell(told(&signal.id, Kind::SnapshotProgress, 250)).await;
+    let seen = until("the progress", || async {
+        let (_, list) = ask("GET /api/snapshots", "").await;
+        list["snapshots"].get(0).cloned()
+    });
+    let seen = seen.await;
+    assert_eq!((&seen["id"], &seen["state"]), (&json!(signal.id), &json!("snapshot.progress")));
+    assert_eq!(seen["parts"][0]["rows"], 250);
+
+    for verb in ["pause", "resume", "stop"] {
+        let (status, _) = ask(&format!("POST /api/snapshots/{}/{verb}", signal.id), "{}").await;
+        let asked = serde_json::to_value(desk.signal().await).unwrap();
+        assert_eq!((status, &asked["type"]), (200, &json!(format!("snapshot.{verb}"))));
+        assert_eq!(asked["snapshot"], json!(signal.id));
+    }
+    let (status, _) = ask("POST /api/sync", r#"{"entity":"order","ids":[251,"252"]}"#).await;
+    let asked = serde_json::to_value(desk.signal().await).unwrap();
+    assert_eq!((status, &asked["ids"]), (200, &json!(["251", "252"])));
+
+    for (line, body, expected) in [
+        ("POST /api/sync", r#"{"entity":"prodcut","ids":["1"]}"#, "did you mean \"product\"?"),
+        ("POST /api/sync", r#"{"entity":"product","ids":["0"]}"#, "must be positive"),
+        ("POST /api/sync", r#"{"entity":"product","ids":[]}"#, "at least one id"),
+        ("POST /api/snapshots", r#"{"entites":["product"]}"#, "unknown field `entites`"),
+        ("POST /api/snapshots", r#"{"store":"mian"}"#, "did you mean \"main\"?"),
+        ("POST /api/snapshots/..%2Fx/stop", "{}", "is not an id"),
+    ] {
+        let (status, reply) = ask(line, body).await;
+        let error = reply["error"].as_str().unwrap();
+        assert!(status == 422 && error.contains(expected), "{line} {body}: {status} {error}");
+    }
 }
