@@ -136,6 +136,7 @@ impl Fleet {
         let mut degraded = Vec::new();
         if names_of(&topics::specs(&old.load.settings)) != names_of(&topics::specs(&load.settings)) {
             degraded = cluster::prepare(&self.ground.kafka, &load.settings).await.map_err(failed)?;
+            self.ground.metrics.promise_degraded("P1", !degraded.is_empty());
         }
         Ok(Prepared { load, clients, changes, degraded })
     }

@@ -47,7 +47,7 @@ fn catalog_of(_settings: &Settings) -> Result<Catalog> {
 }
 
 /// What is in force now, for work that is not one store's: the scheduler's, the console's. A reload replaces it as a
-/// whole; see [`follow`](super::follow::follow).
+/// whole; whoever follows it drains and begins anew (see `follow`).
 #[derive(Debug, Clone)]
 pub struct InForce {
     /// Settings and catalogue.

@@ -1,8 +1,13 @@
 //! Builds the edges, starts the roles and drains them in order: the only module that knows everybody.
 //!
 //! The order of the start is the story of the process: metrics and console first, so that somebody can look; the
-//! cluster and its topics; the two paths of each store; the receiver, which lets work in, last. It stops in the
-//! reverse order. A part that cannot start is an error before any callback was accepted.
+//! cluster and its topics; the stores, each with its two paths; the work that is done once for all of them; the
+//! receiver, which lets callbacks in, last. It stops in the reverse order. A part that cannot start is an error before
+//! any callback was accepted.
+//!
+//! Stores are a fleet: each is started, supervised and drained on its own (`unit`, `supervise`), and a reload changes
+//! those that differ and no others (`changes`, `fleet`). What is in force is one value in one place ([`InForce`]),
+//! which process-wide work follows (`follow`).
 
 mod changes;
 mod cluster;

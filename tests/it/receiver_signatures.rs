@@ -339,6 +339,31 @@ async fn secrets_rotate_without_a_restart_and_without_a_gap() {
 }
 
 #[tokio::test]
+async fn any_one_whole_set_of_earlier_headers_is_good_and_parts_of_two_are_not() {
+    let header = |name, value: &str| (http::HeaderName::from_static(name), value.into());
+    let rig = Rig::with(|config| {
+        config.stores[0].headers = vec![header("x-one", "new"), header("x-two", "new")];
+        config.stores[0].earlier_headers = vec![vec![header("x-one", "old"), header("x-two", "old")]];
+    })
+    .await;
+    for (lines, expected) in [
+        ("x-one: new\r\nx-two: new\r\n", 200),
+        ("x-one: old\r\nx-two: old\r\n", 200),
+        ("x-one: old\r\nx-two: new\r\n", 401),
+        ("x-one: new\r\n", 401),
+        ("", 401),
+    ] {
+        let callback = Callback::new().id(&format!("{}", lines.len() + expected)).extra(lines);
+        assert_eq!(usize::from(rig.status(&callback.bytes()).await), expected, "{lines:?}");
+    }
+    let mut store = store("main", "abc123");
+    store.headers = vec![header("x-one", "new")];
+    rig.stores.replace(vec![store]).unwrap();
+    assert_eq!(rig.status(&Callback::new().id("z").extra("x-one: old\r\n").bytes()).await, 401);
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn a_second_factor_must_be_there_once_and_right() {
     let rig = Rig::with(|config| {
         let name = http::HeaderName::from_static("x-bridge-key");

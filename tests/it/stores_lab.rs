@@ -210,7 +210,8 @@ impl Bridge {
     }
 }
 
-async fn ask(to: SocketAddr, request: &[u8]) -> (u16, String) {
+/// Sends one request and gives status and body of the answer.
+pub(crate) async fn ask(to: SocketAddr, request: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(to).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();

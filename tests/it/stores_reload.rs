@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::bridge_lab::until;
-use crate::stores_lab::{Bridge, Shop};
+use crate::stores_lab::{Bridge, Shop, ask};
 
 /// Changes to products, one after the other, until told to stop.
 struct Load {
@@ -221,7 +221,7 @@ async fn a_file_that_is_wrong_or_needs_a_restart_is_refused_whole() {
         let mut text = bridge.text.lock().unwrap();
         *text = good.clone();
         text["kafka"]["prefix"] = json!("another");
-        text["receiver"]["max_connections"] = json!(7);
+        text["receiver"]["max_connections"] = json!(2_000);
         text["stores"] = json!([a.entry(), b.entry()]);
     }
     let (status, answer) = bridge.post_reload().await;
@@ -339,6 +339,67 @@ async fn the_news_of_an_uninstalled_app_stops_its_store_until_a_probe_finds_the_
     assert!(b.control.stats().calls <= before + 1, "nothing but the probe is sent");
     until("the probe finds the token good", || async { stopped().filter(|value| *value == 0.0) }).await;
     bridge.stop().await;
+    a.close().await;
+    b.close().await;
+}
+
+/// The same by the signal, of the program itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_reads_the_file_again_and_a_wrong_file_changes_nothing() {
+    let (a, b) = (Shop::open("a").await, Shop::open("b").await);
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (file, log) = (directory.path().join("bcbridge.yaml"), directory.path().join("log"));
+    let write = |stores: &[Value]| {
+        let text = json!({
+            "kafka": { "bootstrap_servers": "embedded", "topics": { "partitions": 2, "replication_factor": 1 } },
+            "receiver": { "listen": listen, "public_url": format!("http://{listen}") },
+            "console": { "listen": "127.0.0.1:0" },
+            "stores": stores,
+            "incoming": [{ "entity": "product" }],
+        });
+        std::fs::write(&file, text.to_string()).unwrap();
+    };
+    write(&[a.entry()]);
+    let mut bridge = tokio::process::Command::new(env!("CARGO_BIN_EXE_bcbridge"))
+        .args(["--log-format", "json", "run", "--config"])
+        .arg(&file)
+        .env_remove("RUST_LOG")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let pid = bridge.id().unwrap().to_string();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    let answers = async |request: &[u8], status: u16| {
+        until(&format!("an answer of {status}"), || async {
+            // Before it listens there is no answer at all.
+            tokio::net::TcpStream::connect(listen).await.ok()?;
+            (ask(listen, request).await.0 == status).then_some(())
+        })
+        .await;
+    };
+    answers(&a.callback("msg_a", 7), 200).await;
+    answers(&b.callback("msg_b", 7), 404).await;
+    write(&[a.entry(), b.entry()]);
+    signal("-HUP");
+    answers(&b.callback("msg_b", 7), 200).await;
+    until("the hooks of b", || async { (!b.control.state("webhook").unwrap().is_empty()).then_some(()) })
+        .await;
+    let mut wrong = a.entry();
+    wrong["signature"] = json!("sometimes");
+    write(&[wrong]);
+    signal("-HUP");
+    let told = || std::fs::read_to_string(&log).unwrap();
+    until("the refusal", || async { told().contains("nothing was changed").then_some(()) }).await;
+    assert!(told().contains("signature"), "{}", told());
+    answers(&b.callback("msg_c", 8), 200).await;
+    signal("-TERM");
+    assert!(bridge.wait().await.unwrap().success(), "{}", told());
+    assert!(!told().contains("token-of-") && !told().contains("secret-of-"), "no secret is told");
     a.close().await;
     b.close().await;
 }
