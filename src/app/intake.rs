@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tracing::warn;
+
 use crate::catalog::Catalog;
-use crate::incoming::decode::{IntakeTopics, Received, intake_records};
+use crate::incoming::decode::{IntakeTopics, Received, intake_records, stops_store};
 use crate::receiver::{Delivery, Intake, NotDurable};
 use crate::runtime::ports::Append;
 
@@ -38,6 +40,10 @@ impl<A: Append> Intake for KafkaIntake<A> {
             traceparent: delivery.traceparent,
         };
         let records = intake_records(&self.catalog, topics, &received);
-        self.appender.append(records).await.map_err(|e| NotDurable { why: e.to_string() })
+        self.appender.append(records).await.map_err(|e| NotDurable { why: e.to_string() })?;
+        if stops_store(&self.catalog, &received.body) {
+            warn!(store = %delivery.store, "the app was uninstalled: the store's token is void from now on");
+        }
+        Ok(())
     }
 }

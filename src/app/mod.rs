@@ -104,7 +104,7 @@ impl App {
     /// # Errors
     /// A port that is taken, a broker that does not answer, a topic that is missing.
     pub async fn start(settings: Arc<Settings>, options: Options) -> Result<Self> {
-        let catalog = Arc::new(Catalog::embedded()?);
+        let catalog = Arc::new(Catalog::embedded()?.with_rows(&settings.catalog)?);
         let metrics = Metrics::new(
             catalog.entities().iter().map(|entity| entity.name.as_str()),
             settings.stores.iter().map(|store| store.name.as_str()),
