@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::health::{Health, PartState};
 use crate::bigcommerce::{StopReason, StoreClient};
+use crate::catalog::Catalog;
 use crate::incoming::meter::{Meter, Suppressed};
 use crate::model::dead_letter;
 use crate::model::hint::Op;
@@ -14,18 +15,16 @@ use crate::outgoing;
 use crate::runtime::runner::Watch;
 use crate::telemetry::Metrics;
 
-/// The callback by which a store says that the app whose token we hold was uninstalled.
-const UNINSTALLED: &str = "store/app/uninstalled";
-
 /// Feeds the incoming path's counts into the metrics, and hears what a callback says of the store as a whole.
 pub(super) struct IncomingMeter {
     pub(super) metrics: Metrics,
     pub(super) client: Arc<StoreClient>,
+    pub(super) catalog: Arc<Catalog>,
 }
 
 impl Meter for IncomingMeter {
     fn taken(&self, scope: &str) {
-        if scope == UNINSTALLED {
+        if self.catalog.scope(scope).is_some_and(|(_, row)| row.stops_store) {
             self.client.stop(StopReason::Uninstalled);
         }
     }

@@ -146,7 +146,7 @@ impl Plan {
             incoming::settings(settings, self.settings(), catalog, &topics),
             catalog.clone(),
             self.client.clone(),
-            Arc::new(IncomingMeter { metrics, client: self.client.clone() }),
+            Arc::new(IncomingMeter { metrics, client: self.client.clone(), catalog: catalog.clone() }),
             Arc::new(|| SystemClock.wall_ms()),
         );
         self.run(INCOMING, &[&topics.intake], stage, drain)

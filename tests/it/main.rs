@@ -12,6 +12,7 @@ mod broker_embedded;
 mod broker_lab;
 mod broker_probe;
 mod catalog_openapi;
+mod catalog_rows;
 mod client_lab;
 mod client_rates;
 mod client_replies;
