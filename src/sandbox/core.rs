@@ -3,7 +3,7 @@
 //! One lock for the store, one for each of the logs; none is held across an await. The order is always state first.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub(crate) struct Core {
     /// Changes a second that simulated shoppers make.
     pub(crate) rate: watch::Sender<f64>,
     requests: AtomicU64,
+    /// The app is off the store: its token is refused.
+    uninstalled: AtomicBool,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -64,6 +66,7 @@ impl Core {
             deliverer: Arc::new(Deliverer::new(&config.client_secret, config.time_scale)?),
             rate: watch::Sender::new(0.0),
             requests: AtomicU64::new(0),
+            uninstalled: AtomicBool::new(false),
             config,
         })
     }
@@ -111,6 +114,22 @@ impl Core {
         let lag = Duration::from_millis(profile.read_lag_ms);
         lock(&self.dice).profile = profile;
         self.with(|state| state.set_lag(lag));
+    }
+
+    /// Tells the hooks that the app goes, forgets them, and refuses its token from then on.
+    pub(crate) fn uninstall(&self) {
+        self.uninstalled.store(true, Ordering::SeqCst);
+        self.with(|state| state.outbox.push(Event::new(UNINSTALLED, json!({"type": "store"}))));
+        self.with(|state| state.hooks.clear());
+    }
+
+    /// Takes the token again.
+    pub(crate) fn reinstall(&self) {
+        self.uninstalled.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_uninstalled(&self) -> bool {
+        self.uninstalled.load(Ordering::SeqCst)
     }
 
     /// Writes the history file through to the disk.
@@ -187,5 +206,7 @@ impl HookSwitch for Core {
     }
 }
 
+/// Tells that the app was taken off the store.
+const UNINSTALLED: &str = "store/app/uninstalled";
 /// Tells about a hook's failure; a hook on this scope never causes another.
 const EXCEPTION: &str = "store/hook/deliveryException";

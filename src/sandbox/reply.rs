@@ -55,6 +55,14 @@ impl Reply {
         Reply::bare(status, body)
     }
 
+    /// The same answer with an error in the shape of V2.
+    pub(crate) fn in_v2(self) -> Reply {
+        match self.body.as_ref().and_then(|body| body.get("title")?.as_str()) {
+            Some(title) if self.status >= 400 => Reply::v2(self.status, title),
+            _ => self,
+        }
+    }
+
     /// The same error as the category trees word it: inside `errors`, beside counts.
     pub(crate) fn in_batch(self, total: usize) -> Reply {
         let errors = self.body.unwrap_or(Value::Null);

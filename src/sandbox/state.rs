@@ -5,17 +5,18 @@
 //! the outbox. Nothing here knows HTTP.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::clock;
 use super::events::{self, Event, Op, StockCause, StockChange};
 use super::hooks::Hooks;
 use super::specs::{self, Dates, Spec};
 use super::store::{Key, Row, Table, field};
+use super::{announce, clock};
 
 /// The location that every store has.
 pub(crate) const MAIN_LOCATION: u64 = 1;
@@ -45,7 +46,8 @@ impl State {
         self.tables.get(spec.name.as_str()).expect("every row of the catalogue has a table")
     }
 
-    fn table_mut(&mut self, spec: &Spec) -> &mut Table {
+    /// The rows of `spec`, to be filled at the start.
+    pub(crate) fn table_mut(&mut self, spec: &Spec) -> &mut Table {
         self.tables.get_mut(spec.name.as_str()).expect("every row of the catalogue has a table")
     }
 
@@ -72,30 +74,42 @@ impl State {
             None if spec.text_id => Key::Text(self.uuid()),
             None => Key::Int(self.table_mut(spec).fresh()),
         };
-        row.insert(spec.id.clone(), key.json());
+        let id = if spec.text_id { Value::from(key.to_string()) } else { key.json() };
+        row.insert(spec.id.clone(), id);
         if let Some(name) = &spec.uuid {
             row.insert(name.clone(), Value::from(self.uuid()));
         }
         self.number_children(spec, &mut row);
         stamp(spec, &mut row, true);
+        let active = row.get("active") == Some(&Value::Bool(true));
         self.table_mut(spec).put(key.clone(), row);
         self.announce(spec, Op::Created, &key);
+        if spec.name == "price_list" {
+            self.outbox.extend(announce::price_list_switched(false, active, &key));
+        }
         key
     }
 
     /// Merges `patch` into a row and fires what its change fires. False when there is no such row.
     pub(crate) fn change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
+        let is_active =
+            |row: Option<Row>| row.is_some_and(|row| row.get("active") == Some(&Value::Bool(true)));
+        let before = is_active(self.table(spec).get(key));
         if !self.quiet_change(spec, key, patch) {
             return false;
         }
         self.announce(spec, Op::Updated, key);
+        if spec.name == "price_list" {
+            let after = is_active(self.table(spec).get(key));
+            self.outbox.extend(announce::price_list_switched(before, after, key));
+        }
         true
     }
 
     /// Merges `patch` into a row and stamps it, without an event.
     pub(crate) fn quiet_change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
         let Some(old) = self.table(spec).get(key) else { return false };
-        let mut row = Map::clone(old);
+        let mut row = Arc::unwrap_or_clone(old);
         for (name, value) in patch {
             if name == spec.id {
                 continue;
@@ -112,24 +126,34 @@ impl State {
         true
     }
 
+    /// Changes the one object of a singleton, which need not have been changed before.
+    pub(crate) fn put_single(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) {
+        if !self.table(spec).has(key) {
+            let row = Map::from_iter([(spec.id.clone(), field_or(spec, key))]);
+            self.table_mut(spec).put(key.clone(), row);
+        }
+        self.change(spec, key, patch);
+    }
+
     /// Deletes a row with everything below it. False when there is no such row.
     pub(crate) fn delete(&mut self, spec: &'static Spec, key: &Key) -> bool {
-        if self.table(spec).get(key).is_none() {
+        if !self.table(spec).has(key) {
             return false;
         }
-        for child in specs::all() {
-            if child.parent.as_ref().is_some_and(|parent| parent.entity == spec.name) {
-                let field = child.parent.as_ref().map_or("", |parent| parent.field.as_str());
-                for id in self.table(child).find(field, &key.to_string()) {
-                    if child.scope.is_some() || child.name == "variant" {
-                        self.tell(child, Op::Deleted, &id);
-                    }
-                    self.table_mut(child).remove(&id);
-                }
-            }
-        }
+        self.delete_below(spec, key);
         self.announce(spec, Op::Deleted, key);
         self.table_mut(spec).remove(key)
+    }
+
+    fn delete_below(&mut self, spec: &'static Spec, key: &Key) {
+        for child in specs::children(&spec.name) {
+            let field = child.parent.as_ref().map_or("", |parent| parent.field.as_str());
+            for id in self.table(child).find(field, &key.to_string()) {
+                self.delete_below(child, &id);
+                self.tell(child, Op::Deleted, &id);
+                self.table_mut(child).remove(&id);
+            }
+        }
     }
 
     fn number_children(&mut self, spec: &'static Spec, row: &mut Map<String, Value>) {
@@ -145,34 +169,14 @@ impl State {
     /// Puts the events of a change into the outbox, and stamps the parent where the change counts as one of it.
     fn announce(&mut self, spec: &'static Spec, op: Op, key: &Key) {
         self.tell(spec, op, key);
-        if let Some(row) = self.table(spec).get(key).cloned() {
+        if let Some(row) = self.table(spec).get(key) {
             self.touch_parent(spec, &row);
         }
     }
 
     fn tell(&mut self, spec: &'static Spec, op: Op, key: &Key) {
-        let Some(row) = self.table(spec).get(key).cloned() else { return };
-        let id = key.json();
-        let get = |name: &str| field(spec, &row, name).clone();
-        match spec.name.as_str() {
-            "category" => self.outbox.extend(events::category(op, &id, &get("tree_id"))),
-            "customer_address" => self.outbox.push(events::address(op, &id, &get("customer_id"))),
-            "order_shipment" => self.outbox.push(events::shipment(op, &id, &get("order_id"))),
-            "variant" => {
-                let sku = get("sku_id");
-                if !sku.is_null() {
-                    self.outbox.push(events::sku(op, &sku, &get("product_id"), &id));
-                }
-            }
-            "location" if op != Op::Deleted => {
-                let scope = format!("store/inventory/location/{}", op.word());
-                self.outbox.push(Event::new(scope, json!({"location_id": id})));
-            }
-            _ => {
-                if let Some(scope) = &spec.scope {
-                    self.outbox.push(events::simple(scope, op, &id));
-                }
-            }
+        if let Some(row) = self.table(spec).get(key) {
+            self.outbox.extend(announce::events_of(spec, op, key, &row));
         }
     }
 
@@ -199,7 +203,7 @@ impl State {
     /// Sets a variant's stock at a location and fires the events. False when there is no such variant.
     pub(crate) fn set_stock(&mut self, variant: &Key, location: u64, level: i64, cause: StockCause) -> bool {
         let spec = specs::known("variant");
-        let Some(row) = self.table(spec).get(variant).cloned() else { return false };
+        let Some(row) = self.table(spec).get(variant) else { return false };
         let before = self.stock(variant, location);
         let mut stock = row.get("_stock").and_then(Value::as_object).cloned().unwrap_or_default();
         stock.insert(location.to_string(), Value::from(level));
@@ -244,6 +248,11 @@ impl State {
     pub(crate) fn drain(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.outbox)
     }
+}
+
+/// The id of a singleton's object: its key, unless the object shows an id of its own.
+fn field_or(spec: &Spec, key: &Key) -> Value {
+    spec.template.get(&spec.id).cloned().unwrap_or_else(|| key.json())
 }
 
 fn stamp(spec: &Spec, row: &mut Map<String, Value>, new: bool) {

@@ -45,9 +45,9 @@ pub(crate) fn item(state: &State, row: &Row, locations: &[u64]) -> Value {
         .filter_map(|location| {
             let (spec, place) = (specs::known("location"), state.of("location").get(&Key::Int(*location))?);
             let level = level(row, *location);
-            Some(json!({"location_id": location, "location_code": field(spec, place, "code"),
-                "location_name": field(spec, place, "label"), "available_to_sell": level.max(0),
-                "total_inventory_onhand": level, "location_enabled": field(spec, place, "enabled"),
+            Some(json!({"location_id": location, "location_code": field(spec, &place, "code"),
+                "location_name": field(spec, &place, "label"), "available_to_sell": level.max(0),
+                "total_inventory_onhand": level, "location_enabled": field(spec, &place, "enabled"),
                 "settings": settings(row, level)}))
         })
         .collect();
@@ -73,7 +73,7 @@ pub(crate) fn list(call: &mut Call<'_>) -> Answer {
             call.state
                 .of("location")
                 .get(&Key::Int(*id))
-                .is_some_and(|row| filters.iter().all(|f| f.accepts(spec, row)))
+                .is_some_and(|row| filters.iter().all(|f| f.accepts(spec, &row)))
         })
         .collect();
     let rows = variants(call);

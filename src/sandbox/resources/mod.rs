@@ -13,6 +13,7 @@ pub(crate) mod orders;
 pub(crate) mod products;
 pub(crate) mod shipments;
 pub(crate) mod store_info;
+pub(crate) mod writes;
 
 use std::sync::LazyLock;
 
@@ -28,6 +29,8 @@ use super::store::Key;
 /// A request on its way through a handler.
 pub(crate) struct Call<'a> {
     pub(crate) state: &'a mut State,
+    /// The pattern of the path that was asked for.
+    pub(crate) pattern: &'static str,
     pub(crate) query: &'a Query,
     pub(crate) body: &'a Value,
     /// The path parameters in order.
@@ -134,6 +137,16 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     special.chain(generic).collect()
 });
 
+/// What calls are counted under whose path leads nowhere.
+const NOWHERE: &str = "(no such path)";
+
+/// The pattern of a path, whatever the method.
+pub(crate) fn pattern(path: &str) -> &'static str {
+    let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+    let fitting = ROUTES.iter().filter_map(|route| Some((fit(route.pattern, &parts)?.len(), route.pattern)));
+    fitting.min_by_key(|(params, _)| *params).map_or(NOWHERE, |(_, pattern)| pattern)
+}
+
 /// What a path leads to.
 pub(crate) enum Found {
     Route(&'static Route, Vec<String>),
@@ -186,14 +199,15 @@ pub(crate) fn run(route: &Route, call: &mut Call<'_>) -> Reply {
         Handler::Special(run) => run(call),
         Handler::Generic(verb, spec) => generic::run(verb, spec, call),
     };
-    answer.unwrap_or_else(|refusal| refusal)
+    let reply = answer.unwrap_or_else(|refusal| refusal);
+    if route.pattern.starts_with("/v2/") { reply.in_v2() } else { reply }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pattern(method: &str, path: &str) -> Option<&'static str> {
+    fn found(method: &str, path: &str) -> Option<&'static str> {
         match find(method, path) {
             Found::Route(route, _) => Some(route.pattern),
             Found::WrongMethod | Found::Nothing => None,
@@ -202,10 +216,10 @@ mod tests {
 
     #[test]
     fn a_literal_segment_wins_over_a_parameter() {
-        assert_eq!(pattern("GET", "/v2/orders/count"), Some("/v2/orders/count"));
-        assert_eq!(pattern("GET", "/v2/orders/17"), Some("/v2/orders/{order_id}"));
-        assert_eq!(pattern("GET", "/v3/hooks/admin"), Some("/v3/hooks/admin"));
-        assert_eq!(pattern("DELETE", "/v2/orders/"), Some("/v2/orders"));
+        assert_eq!(found("GET", "/v2/orders/count"), Some("/v2/orders/count"));
+        assert_eq!(found("GET", "/v2/orders/17"), Some("/v2/orders/{order_id}"));
+        assert_eq!(found("GET", "/v3/hooks/admin"), Some("/v3/hooks/admin"));
+        assert_eq!(found("DELETE", "/v2/orders/"), Some("/v2/orders"));
         assert!(matches!(find("PATCH", "/v2/orders"), Found::WrongMethod));
         assert!(matches!(find("GET", "/v3/nothing"), Found::Nothing));
     }
