@@ -55,7 +55,8 @@ impl Core {
         let api_url = format!("{base_uri}/stores/{}", config.store_hash);
         let mut state = State::new(config.seed, hooks, api_url, config.store_hash.clone());
         seed::fill(&mut state, &config);
-        state.set_lag(Duration::from_millis(config.profile.read_lag_ms));
+        let (single, list) = config.profile.lags();
+        state.set_lag(single, list);
         Ok(Core {
             base_uri,
             state: Mutex::new(state),
@@ -111,9 +112,9 @@ impl Core {
 
     /// Puts other faults in force.
     pub(crate) fn set_profile(&self, profile: Profile) {
-        let lag = Duration::from_millis(profile.read_lag_ms);
+        let (single, list) = profile.lags();
         lock(&self.dice).profile = profile;
-        self.with(|state| state.set_lag(lag));
+        self.with(|state| state.set_lag(single, list));
     }
 
     /// Tells the hooks that the app goes, forgets them, and refuses its token from then on.

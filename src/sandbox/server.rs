@@ -163,6 +163,7 @@ async fn handle(core: &Core, asked: &Asked<'_>, standing: Standing, fate: &Fate)
     if let Some(status) = fate.status {
         tokio::time::sleep(fate.wait).await;
         let text = match status {
+            401 => "Unauthorized",
             403 => "You don't have the required scope.",
             429 => "Too many requests.",
             500 => "Internal server error.",
@@ -187,6 +188,7 @@ async fn handle(core: &Core, asked: &Asked<'_>, standing: Standing, fate: &Fate)
     let query = Query::parse(asked.query);
     // The write is logged while the state is locked, so that the log has the order of the effects.
     let reply = core.with(|state| {
+        state.look_at(route.pattern);
         let mut call = Call {
             state,
             pattern: route.pattern,

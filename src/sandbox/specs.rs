@@ -63,6 +63,16 @@ pub(crate) enum Shape {
     BareOne,
 }
 
+/// Words for pages that a few resources have for themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OddMeta {
+    /// `offset`, `limit` and `total_items`.
+    Offset,
+    /// `total_page` in place of `total_pages`.
+    TotalPage,
+}
+
 /// How a list is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -182,6 +192,15 @@ pub(crate) struct Spec {
     pub(crate) shape: Shape,
     #[serde(default)]
     pub(crate) paging: Paging,
+    /// The resource whose rows this one shows in another form.
+    #[serde(default)]
+    pub(crate) table: Option<String>,
+    /// Answers have `data` without `meta`.
+    #[serde(default)]
+    pub(crate) no_meta: bool,
+    /// Pages are told in words of this resource's own.
+    #[serde(default)]
+    pub(crate) odd_meta: Option<OddMeta>,
     /// Fields that only a list shows.
     #[serde(default)]
     pub(crate) only_in_lists: Vec<String>,
@@ -252,6 +271,13 @@ pub(crate) struct Spec {
     pub(crate) numbers_children: Option<String>,
     #[serde(deserialize_with = "json_object")]
     pub(crate) template: Map<String, Value>,
+}
+
+impl Spec {
+    /// The resource that keeps the rows.
+    pub(crate) fn root(&'static self) -> &'static Spec {
+        self.table.as_deref().and_then(find).unwrap_or(self)
+    }
 }
 
 fn one() -> usize {

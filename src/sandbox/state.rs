@@ -30,25 +30,39 @@ pub(crate) struct State {
     /// `http://host:port/stores/{hash}`, for links in answers.
     pub(crate) api_url: String,
     pub(crate) store_hash: String,
-    /// How far reads lag behind.
+    /// How far the present read lags behind.
     pub(crate) lag: Duration,
+    /// How far single reads and lists lag behind.
+    lags: (Duration, Duration),
 }
 
 impl State {
     pub(crate) fn new(seed: u64, hooks: Hooks, api_url: String, store_hash: String) -> State {
         let tables = specs::all().iter().map(|spec| (spec.name.as_str(), Table::new(spec))).collect();
         let rng = StdRng::seed_from_u64(seed);
-        State { tables, hooks, outbox: Vec::new(), rng, api_url, store_hash, lag: Duration::ZERO }
+        State {
+            tables,
+            hooks,
+            outbox: Vec::new(),
+            rng,
+            api_url,
+            store_hash,
+            lag: Duration::ZERO,
+            lags: (Duration::ZERO, Duration::ZERO),
+        }
     }
 
     /// The rows of `spec`.
     pub(crate) fn table(&self, spec: &Spec) -> &Table {
-        self.tables.get(spec.name.as_str()).expect("every row of the catalogue has a table")
+        self.tables
+            .get(spec.table.as_deref().unwrap_or(&spec.name))
+            .expect("every row of the catalogue has a table")
     }
 
     /// The rows of `spec`, to be filled at the start.
     pub(crate) fn table_mut(&mut self, spec: &Spec) -> &mut Table {
-        self.tables.get_mut(spec.name.as_str()).expect("every row of the catalogue has a table")
+        let name = spec.table.as_deref().unwrap_or(&spec.name);
+        self.tables.get_mut(name).expect("every row of the catalogue has a table")
     }
 
     /// The rows of the resource called `name`.
@@ -56,10 +70,16 @@ impl State {
         self.table(specs::known(name))
     }
 
-    /// How far reads lag from now on.
-    pub(crate) fn set_lag(&mut self, lag: Duration) {
-        self.lag = lag;
-        self.tables.values_mut().for_each(|table| table.keep_past(!lag.is_zero()));
+    /// How far single reads and lists lag from now on.
+    pub(crate) fn set_lag(&mut self, single: Duration, list: Duration) {
+        (self.lag, self.lags) = (single, (single, list));
+        let keep = !single.is_zero() || !list.is_zero();
+        self.tables.values_mut().for_each(|table| table.keep_past(keep));
+    }
+
+    /// The read that follows is of this path: one that ends in an id is a single read.
+    pub(crate) fn look_at(&mut self, pattern: &str) {
+        self.lag = if pattern.ends_with('}') { self.lags.0 } else { self.lags.1 };
     }
 
     /// A random UUID, repeatable by the seed.
@@ -69,6 +89,7 @@ impl State {
 
     /// Adds a row and fires what its creation fires. Returns its id.
     pub(crate) fn insert(&mut self, spec: &'static Spec, mut row: Map<String, Value>) -> Key {
+        let spec = spec.root();
         let key = match row.get(&spec.id).and_then(Key::from_json) {
             Some(key) => key,
             None if spec.text_id => Key::Text(self.uuid()),
@@ -92,6 +113,7 @@ impl State {
 
     /// Merges `patch` into a row and fires what its change fires. False when there is no such row.
     pub(crate) fn change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
+        let spec = spec.root();
         let is_active =
             |row: Option<Row>| row.is_some_and(|row| row.get("active") == Some(&Value::Bool(true)));
         let before = is_active(self.table(spec).get(key));
@@ -137,6 +159,7 @@ impl State {
 
     /// Deletes a row with everything below it. False when there is no such row.
     pub(crate) fn delete(&mut self, spec: &'static Spec, key: &Key) -> bool {
+        let spec = spec.root();
         if !self.table(spec).has(key) {
             return false;
         }

@@ -355,7 +355,7 @@ pub(crate) fn render(spec: &Spec, row: &Map<String, Value>) -> Map<String, Value
         out.insert(name.clone(), row.get(name).unwrap_or(default).clone());
     }
     let hidden = spec.parent.as_ref().filter(|parent| parent.hidden).map(|parent| parent.field.as_str());
-    for (name, value) in row {
+    for (name, value) in row.iter().filter(|_| spec.table.is_none()) {
         if !name.starts_with('_') && Some(name.as_str()) != hidden && !out.contains_key(name) {
             out.insert(name.clone(), value.clone());
         }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::clock;
 use super::events::CHANNEL;
 use super::query::Query;
-use super::specs::{self, Spec};
+use super::specs::{self, Dates, Spec};
 use super::state::State;
 use super::store::{Key, field, render};
 
@@ -60,6 +61,9 @@ impl<'a> Sight<'a> {
             Span::List => spec.only_alone.iter().for_each(|name| drop(out.shift_remove(name))),
             Span::Alone => spec.only_in_lists.iter().for_each(|name| drop(out.shift_remove(name))),
             Span::Whole => {}
+        }
+        if spec.table.is_some() && spec.dates == Dates::Rfc2822 {
+            in_v2_dates(&mut out);
         }
         match spec.name.as_str() {
             "product" => self.product(row, &mut out),
@@ -181,5 +185,14 @@ impl<'a> Sight<'a> {
 
     fn link(&self, path: &str) -> Value {
         json!({"url": format!("{}/v2{path}", self.state.api_url), "resource": path})
+    }
+}
+
+/// Dates that V3 keeps, as V2 writes them.
+fn in_v2_dates(out: &mut Map<String, Value>) {
+    for name in ["date_created", "date_modified"] {
+        if let Some(at) = out.get(name).and_then(|value| clock::parse(value.as_str()?)) {
+            out.insert(name.to_owned(), Value::from(clock::rfc2822(at)));
+        }
     }
 }

@@ -37,6 +37,8 @@ mod receiver_slow;
 mod receiver_support;
 mod sandbox_api;
 mod sandbox_callbacks;
+mod sandbox_entities;
+mod sandbox_events;
 mod sandbox_lab;
 mod sandbox_openapi;
 mod schemas;

@@ -10,7 +10,7 @@ use super::{Answer, Call, writes};
 use crate::sandbox::announce;
 use crate::sandbox::query::{self, Filter, Query};
 use crate::sandbox::reply::{Page, Reply};
-use crate::sandbox::specs::{self, Paging, Shape, Spec};
+use crate::sandbox::specs::{self, OddMeta, Paging, Shape, Spec};
 use crate::sandbox::state::State;
 use crate::sandbox::store::{Key, Row, Table, field};
 use crate::sandbox::view::{Sight, Span};
@@ -107,7 +107,7 @@ impl Place {
 /// A composite key of the texts that `part` gives for each of its fields.
 pub(crate) fn compose(spec: &Spec, part: impl Fn(&str) -> Option<String>) -> Option<Key> {
     let parts: Option<Vec<String>> = spec.compose.iter().map(|name| part(name)).collect();
-    parts.filter(|parts| !parts.is_empty()).map(|parts| Key::Text(parts.join("/")))
+    parts.filter(|parts| !parts.is_empty()).map(|parts| Key::parse(&parts.join("/")))
 }
 
 /// Runs `verb` on the resource.
@@ -221,14 +221,36 @@ pub(crate) fn envelope(spec: &'static Spec, state: &State, query: &Query, keys: 
     if spec.shape == Shape::Bare {
         return Reply::bare(200, Value::Array(data));
     }
+    if spec.no_meta {
+        return Reply::bare(200, json!({"data": data}));
+    }
     if spec.paging != Paging::Pages {
         return Reply::bare(200, json!({"data": data, "meta": {}}));
     }
     let mut meta = page.meta(keys.len(), data.len(), query);
+    if let Some(odd) = spec.odd_meta {
+        reword(odd, page, &mut meta["pagination"]);
+    }
     if spec.cursor && query.get("page").is_none() {
         meta["cursor_pagination"] = cursor_meta(&keys[first..last], page.limit, last < keys.len());
     }
     Reply::bare(200, json!({"data": data, "meta": meta}))
+}
+
+fn reword(odd: OddMeta, page: Page, meta: &mut Value) {
+    let total = |name: &str| meta[name].clone();
+    match odd {
+        OddMeta::Offset => {
+            *meta = json!({"offset": page.skip(), "limit": page.limit, "total_items": total("total")});
+        }
+        OddMeta::TotalPage => {
+            let pages = total("total_pages");
+            if let Some(map) = meta.as_object_mut() {
+                map.shift_remove("total_pages");
+                map.insert("total_page".to_owned(), pages);
+            }
+        }
+    }
 }
 
 fn list(spec: &'static Spec, call: &mut Call<'_>, place: &Place) -> Answer {
@@ -247,7 +269,16 @@ fn list(spec: &'static Spec, call: &mut Call<'_>, place: &Place) -> Answer {
         return Ok(cursor_page(spec, call, chosen.keys()));
     }
     let sorted = sorted(spec, call, chosen.keys());
-    Ok(envelope(spec, call.state, call.query, sorted.as_deref().unwrap_or_else(|| chosen.keys())))
+    let mut reply =
+        envelope(spec, call.state, call.query, sorted.as_deref().unwrap_or_else(|| chosen.keys()));
+    // Below one parent, metafields page by number only.
+    if !spec.lists.is_empty()
+        && !spec.lists.iter().any(|list| list == call.pattern)
+        && let Some(meta) = reply.body.as_mut().and_then(|body| body.get_mut("meta")?.as_object_mut())
+    {
+        meta.shift_remove("cursor_pagination");
+    }
+    Ok(reply)
 }
 
 fn is_known(spec: &Spec, name: &str) -> bool {
@@ -355,5 +386,9 @@ fn get(spec: &'static Spec, call: &mut Call<'_>, place: &Place) -> Answer {
 
 /// One row, wrapped as the resource wraps single rows.
 pub(crate) fn alone(spec: &Spec, status: u16, row: Value) -> Reply {
-    if spec.shape == Shape::Data { Reply::data(status, row) } else { Reply::bare(status, row) }
+    match spec.shape {
+        Shape::Data if spec.no_meta => Reply::bare(status, json!({"data": row})),
+        Shape::Data => Reply::data(status, row),
+        Shape::Bare | Shape::BareOne => Reply::bare(status, row),
+    }
 }

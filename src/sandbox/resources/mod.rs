@@ -10,6 +10,7 @@ pub(crate) mod generic;
 pub(crate) mod hooks;
 pub(crate) mod inventory;
 pub(crate) mod orders;
+pub(crate) mod parts;
 pub(crate) mod products;
 pub(crate) mod shipments;
 pub(crate) mod store_info;
@@ -74,6 +75,29 @@ const SPECIAL: &[Special] = &[
     ("GET", "/v3/catalog/categories/{category_id}", products::get_legacy_category),
     ("DELETE", "/v3/catalog/categories", products::delete_legacy_categories),
     ("GET", "/v3/catalog/trees", products::list_trees),
+    ("GET", "/v3/catalog/products/{product_id}/options/{option_id}/values", parts::list_values),
+    ("POST", "/v3/catalog/products/{product_id}/options/{option_id}/values", parts::create_value),
+    ("GET", "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}", parts::get_value),
+    ("PUT", "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}", parts::update_value),
+    (
+        "DELETE",
+        "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}",
+        parts::delete_value,
+    ),
+    ("GET", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values", parts::list_values),
+    ("POST", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values", parts::create_value),
+    ("GET", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}", parts::get_value),
+    (
+        "PUT",
+        "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}",
+        parts::update_value,
+    ),
+    (
+        "DELETE",
+        "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}",
+        parts::delete_value,
+    ),
+    ("GET", "/v3/catalog/summary", parts::catalog_summary),
     ("POST", "/v3/customers", customers::create),
     ("POST", "/v3/customers/addresses", customers::create_addresses),
     ("DELETE", "/v2/customers", customers::delete_all),
@@ -90,6 +114,9 @@ const SPECIAL: &[Special] = &[
     ("GET", "/v2/orders/{order_id}/shipping_addresses/{id}", orders::get_address),
     ("GET", "/v2/orders/{order_id}/coupons", orders::list_coupons),
     ("GET", "/v2/orders/{order_id}/consignments", consignments::get_consignments),
+    ("GET", "/v2/orders/{order_id}/fees", parts::nothing_of_order),
+    ("GET", "/v2/orders/{order_id}/shipping_addresses/{address_id}/shipping_quotes", parts::nothing_of_order),
+    ("GET", "/v2/orders/{order_id}/consignments/shipping/{id}/shipping_quotes", parts::nothing_of_order),
     ("GET", "/v2/order_statuses", consignments::list_statuses),
     ("GET", "/v2/order_statuses/{status_id}", consignments::get_status),
     ("GET", "/v2/orders/{order_id}/shipments", shipments::list),

@@ -265,7 +265,7 @@ pub(crate) fn accept(
         out.retain(|_, value| !value.is_null());
     }
     for (name, key) in fixed {
-        out.insert((*name).to_owned(), key.json());
+        out.insert((*name).to_owned(), owner_id(spec, name, key));
     }
     for rule in &spec.unique {
         let Some(text) = out.get(&rule.field).and_then(Value::as_str).filter(|text| !text.is_empty()) else {
@@ -281,6 +281,14 @@ pub(crate) fn accept(
         }
     }
     Ok(out)
+}
+
+/// The id of a parent in the type that the resource shows it in.
+pub(crate) fn owner_id(spec: &Spec, name: &str, key: &Key) -> Value {
+    match spec.template.get(name) {
+        Some(Value::String(_)) => Value::from(key.to_string()),
+        _ => key.json(),
+    }
 }
 
 /// What is wrong with a field's value, judged by the type of its default and by the row's choices.

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::sandbox::mutate;
 use crate::sandbox::resources::writes;
 use crate::sandbox::specs::{self, KEY, Spec};
 use crate::sandbox::state::State;
@@ -16,6 +17,9 @@ const TELLING: [&str; 10] =
 
 /// Fills every resource that asks for rows, parents first.
 pub(crate) fn fill(state: &mut State) {
+    for customer in [1, 2] {
+        mutate::new_cart(state, customer, &[1, 2]);
+    }
     for depth in 0..=DEPTH_MAX {
         specs::all().iter().filter(|spec| spec.seed > 0 && depth_of(spec) == depth).for_each(|spec| {
             for parent in owners(state, spec) {
@@ -46,19 +50,31 @@ fn owners(state: &State, spec: &Spec) -> Vec<Option<(&'static Spec, Key)>> {
 fn add(state: &mut State, spec: &'static Spec, parent: Option<&(&'static Spec, Key)>, number: u64) {
     let mut row = Map::new();
     for (name, value) in &spec.template {
-        if let (true, Some(text)) = (TELLING.contains(&name.as_str()), value.as_str())
+        let tells = TELLING.contains(&name.as_str()) && (name != "state" || spec.name == "state");
+        if let (true, Some(text)) = (tells, value.as_str())
             && !text.is_empty()
         {
             row.insert(name.clone(), Value::from(told_apart(text, number)));
         }
     }
+    for name in spec.required.iter().filter(|name| spec.template.get(*name) == Some(&Value::from(""))) {
+        let text = if name == "email" {
+            format!("{}.{number}@example.com", spec.name)
+        } else {
+            format!("Sample {} {number}", spec.name)
+        };
+        row.insert(name.clone(), Value::from(text));
+    }
     if let (Some(text), Some(name)) = (spec.seed_ids.get(index(number)), Some(&spec.id)) {
         row.insert(name.clone(), Value::from(text.clone()));
     }
     if let (Some((owner, key)), Some(place)) = (parent, spec.parent.as_ref()) {
-        row.insert(place.field.clone(), key.json());
+        row.insert(place.field.clone(), writes::owner_id(spec, &place.field, key));
         let owner_row = state.table(owner).get(key).unwrap_or_default();
         for name in spec.params.values().filter(|name| name.starts_with('_')) {
+            if row.contains_key(name) {
+                continue;
+            }
             row.insert(name.clone(), field(owner, &owner_row, name.trim_start_matches('_')).clone());
         }
     }
