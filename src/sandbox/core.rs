@@ -5,7 +5,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng as _;
@@ -117,15 +116,15 @@ impl Core {
         self.with(|state| state.set_lag(single, list));
     }
 
-    /// Tells the hooks that the app goes, forgets them, and refuses its token from then on.
+    /// Tells the hooks that the app goes; from then on its token is refused and no other callback is sent.
     pub(crate) fn uninstall(&self) {
         self.uninstalled.store(true, Ordering::SeqCst);
         self.with(|state| state.outbox.push(Event::new(UNINSTALLED, json!({"type": "store"}))));
-        self.with(|state| state.hooks.clear());
     }
 
-    /// Takes the token again.
+    /// Takes the token again; the hooks of before are gone.
     pub(crate) fn reinstall(&self) {
+        self.with(|state| state.hooks.clear());
         self.uninstalled.store(false, Ordering::SeqCst);
     }
 
@@ -141,6 +140,9 @@ impl Core {
     }
 
     fn send(&self, state: &mut State, event: &Event) {
+        if self.is_uninstalled() && event.scope != UNINSTALLED {
+            return;
+        }
         let receivers: Vec<_> = state
             .hooks
             .receivers(&event.scope)

@@ -56,7 +56,9 @@ pub(crate) fn fill(state: &mut State, config: &SandboxConfig) {
     for number in 1..=config.orders {
         order(state, number, config);
     }
+    state.seeding = true;
     rows::fill(state);
+    state.seeding = false;
     state.drain();
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) lag: Duration,
     /// How far single reads and lists lag behind.
     lags: (Duration, Duration),
+    /// Rows are put without events and without a trace at their parents.
+    pub(crate) seeding: bool,
 }
 
 impl State {
@@ -49,6 +51,7 @@ impl State {
             store_hash,
             lag: Duration::ZERO,
             lags: (Duration::ZERO, Duration::ZERO),
+            seeding: false,
         }
     }
 
@@ -191,6 +194,9 @@ impl State {
 
     /// Puts the events of a change into the outbox, and stamps the parent where the change counts as one of it.
     fn announce(&mut self, spec: &'static Spec, op: Op, key: &Key) {
+        if self.seeding {
+            return;
+        }
         self.tell(spec, op, key);
         if let Some(row) = self.table(spec).get(key) {
             self.touch_parent(spec, &row);

@@ -79,14 +79,17 @@ impl Stored {
     }
 }
 
+/// Former values, each with the moment it stopped being true.
+type Past = VecDeque<(Instant, Option<Stored>)>;
+
 #[derive(Debug, Default)]
 struct Cell {
     now: Option<Stored>,
     version: u32,
     /// When the row was last modified, in Unix seconds, where its table knows such a field.
     modified: i64,
-    /// Former values, oldest first, each with the moment it stopped being true.
-    past: Option<Box<VecDeque<(Instant, Option<Stored>)>>>,
+    /// Oldest first.
+    past: Option<Box<Past>>,
 }
 
 impl Cell {

@@ -229,10 +229,13 @@ async fn a_store_of_a_hundred_thousand_products_is_made_and_paged_quickly() {
     assert_eq!(first.body["meta"]["pagination"]["total"], 100_000);
     for page in [1, 200, 400] {
         let begin = Instant::now();
-        let list = lab.get(&format!("/v3/catalog/products?limit=250&page={page}")).await;
+        let path = format!("{}/v3/catalog/products?limit=250&page={page}", lab.api);
+        let answer = lab.client.get(path).header("x-auth-token", &lab.token).send().await.unwrap();
+        let bytes = answer.bytes().await.unwrap();
         println!("page {page} in {:?}", begin.elapsed());
-        assert_eq!(list.body["data"][0]["id"], (page - 1) * 250 + 1);
-        assert_eq!(list.body["data"].as_array().unwrap().len(), 250);
+        let list: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(list["data"][0]["id"], (page - 1) * 250 + 1);
+        assert_eq!(list["data"].as_array().unwrap().len(), 250);
     }
     let begin = Instant::now();
     let found = lab.get("/v3/catalog/products?sku=BULK-0050000&include=variants").await;

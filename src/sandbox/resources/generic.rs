@@ -225,7 +225,7 @@ pub(crate) fn envelope(spec: &'static Spec, state: &State, query: &Query, keys: 
         return Reply::bare(200, json!({"data": data}));
     }
     if spec.paging != Paging::Pages {
-        return Reply::bare(200, json!({"data": data, "meta": {}}));
+        return Reply::data(200, data);
     }
     let mut meta = page.meta(keys.len(), data.len(), query);
     if let Some(odd) = spec.odd_meta {
@@ -234,7 +234,7 @@ pub(crate) fn envelope(spec: &'static Spec, state: &State, query: &Query, keys: 
     if spec.cursor && query.get("page").is_none() {
         meta["cursor_pagination"] = cursor_meta(&keys[first..last], page.limit, last < keys.len());
     }
-    Reply::bare(200, json!({"data": data, "meta": meta}))
+    Reply::wrapped(200, Value::Array(data), meta)
 }
 
 fn reword(odd: OddMeta, page: Page, meta: &mut Value) {
@@ -318,7 +318,7 @@ fn after_id(spec: &'static Spec, call: &Call<'_>, keys: &[Key]) -> Reply {
     let first = keys.partition_point(|key| *key <= after);
     let last = first.saturating_add(limit).min(keys.len());
     let data = shown(spec, call.state, call.query, &keys[first..last]);
-    Reply::bare(200, json!({"data": data, "meta": {}}))
+    Reply::data(200, data)
 }
 
 /// A page by cursor: the cursor names the last (or first) row in a form that nobody computes with.
@@ -337,7 +337,7 @@ fn cursor_page(spec: &'static Spec, call: &Call<'_>, keys: &[Key]) -> Reply {
     };
     let data = shown(spec, call.state, call.query, &keys[first..last]);
     let meta = cursor_meta(&keys[first..last], limit, last < keys.len());
-    Reply::bare(200, json!({"data": data, "meta": {"cursor_pagination": meta}}))
+    Reply::wrapped(200, Value::Array(data), json!({"cursor_pagination": meta}))
 }
 
 fn cursor_meta(keys: &[Key], limit: usize, more: bool) -> Value {

@@ -81,7 +81,7 @@ pub(crate) fn list(call: &mut Call<'_>) -> Answer {
     let data: Vec<Value> =
         rows.iter().skip(page.skip()).take(page.limit).map(|row| item(call.state, row, &places)).collect();
     let meta = page.meta(rows.len(), data.len(), call.query);
-    Ok(Reply::bare(200, json!({"data": data, "meta": meta})))
+    Ok(Reply::wrapped(200, Value::Array(data), meta))
 }
 
 /// `GET /v3/inventory/locations/{location_id}/items`.
@@ -103,7 +103,7 @@ pub(crate) fn list_at(call: &mut Call<'_>) -> Answer {
     };
     let data: Vec<Value> = rows.iter().skip(page.skip()).take(page.limit).map(show).collect();
     let meta = page.meta(rows.len(), data.len(), call.query);
-    Ok(Reply::bare(200, json!({"data": data, "meta": meta})))
+    Ok(Reply::wrapped(200, Value::Array(data), meta))
 }
 
 pub(crate) fn adjust_absolute(call: &mut Call<'_>) -> Answer {
