@@ -141,6 +141,34 @@ async fn changes_of_entities_fire_the_scopes_that_are_documented_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refund_changes_the_order_and_settings_of_stock_are_told() {
+    let lab = Lab::start(|_| ()).await;
+    let receiver = Receiver::start(200).await;
+    let scopes = [
+        "store/channel/*/inventory/product/settings_changed",
+        "store/channel/1/order/refund/created",
+        "store/order/refund/created",
+        "store/order/statusUpdated",
+        "store/order/updated",
+    ];
+    for scope in scopes {
+        lab.hook(scope, &receiver.url).await;
+    }
+    let refund = json!({"items": [], "payments": []});
+    let made = lab.send("POST", "/v3/orders/101/payment_actions/refunds", Some(refund)).await;
+    assert_eq!(made.body["data"]["order_id"], 101, "{made:?}");
+    assert_eq!(lab.get("/v2/orders/101").await.body["status"], "Partially Refunded");
+    let settings = json!({"settings": [{"identity": {"variant_id": 2}, "safety_stock": 3}]});
+    assert_eq!(lab.send("PUT", "/v3/inventory/locations/1/items", Some(settings)).await.status, 200);
+    receiver.wait_for(scopes.len()).await;
+    lab.control.quiesce().await;
+    let told = told(&receiver);
+    assert_eq!(told.iter().map(|(scope, _)| scope.as_str()).collect::<Vec<_>>(), scopes);
+    assert_eq!(told[0].1["variant_id"], 2);
+    assert_eq!(told[2].1["refund"]["refund_id"], made.body["data"]["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_uninstalled_app_is_told_and_then_refused() {
     let lab = Lab::start(|_| ()).await;
     let receiver = Receiver::start(200).await;

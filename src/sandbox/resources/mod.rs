@@ -135,6 +135,7 @@ const SPECIAL: &[Special] = &[
     ("DELETE", "/v3/carts/{cart_id}/items/{item_id}", carts::delete_item),
     ("GET", "/v3/inventory/items", inventory::list),
     ("GET", "/v3/inventory/locations/{location_id}/items", inventory::list_at),
+    ("PUT", "/v3/inventory/locations/{location_id}/items", inventory::set_settings),
     ("PUT", "/v3/inventory/adjustments/absolute", inventory::adjust_absolute),
     ("POST", "/v3/inventory/adjustments/relative", inventory::adjust_relative),
     ("GET", "/v3/hooks", hooks::list),

@@ -34,6 +34,9 @@ pub(crate) const STATUSES: [&str; 15] = [
     "Partially Refunded",
 ];
 
+/// The status that a refund brings about.
+pub(crate) const PARTIALLY_REFUNDED: i64 = 14;
+
 /// The name of a status.
 pub(crate) fn status_name(id: i64) -> Option<&'static str> {
     STATUSES.get(usize::try_from(id).ok()?).copied()

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::generic::{choose, envelope, not_found, select};
 use super::writes::{accept, array, shown};
-use super::{Answer, Call};
+use super::{Answer, Call, orders};
 use crate::sandbox::events::StockCause;
 use crate::sandbox::query::{self, Filter};
 use crate::sandbox::reply::{Page, Reply};
@@ -48,6 +48,14 @@ pub(crate) fn insert(
             set_initial_stock(&mut row, level);
             let key = state.insert(spec, row);
             state.refresh_level(product);
+            Ok(key)
+        }
+        "order_refund" => {
+            let order = row.get("order_id").and_then(Value::as_u64).unwrap_or(0);
+            let key = state.insert(spec, row);
+            // A refund is a change of the order's status, too.
+            let status = Map::from_iter([("status_id".to_owned(), Value::from(orders::PARTIALLY_REFUNDED))]);
+            orders::change(state, order, status);
             Ok(key)
         }
         _ => Ok(state.insert(spec, row)),
