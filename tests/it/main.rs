@@ -44,6 +44,8 @@ mod receiver_support;
 mod replicas;
 mod sandbox_api;
 mod sandbox_callbacks;
+mod sandbox_entities;
+mod sandbox_events;
 mod sandbox_lab;
 mod sandbox_openapi;
 mod scale_snapshot;
