@@ -24,6 +24,7 @@ pub fn client(store: &StoreSettings, metrics: Option<&Metrics>) -> Result<StoreC
         let (metrics, name) = (metrics.clone(), store.name.clone());
         config.on_reply = Some(Arc::new(move |seen| {
             metrics.api_request(&name, seen.class);
+            metrics.api_wait(&name, seen.purpose.name(), seen.waited);
             if let Some(left) = seen.left {
                 metrics.api_quota(&name, left.into(), seen.quota.into());
             }
@@ -45,4 +46,15 @@ pub fn wanted(settings: &Settings, store: &StoreSettings, public_url: &Url) -> W
     let scopes = settings.incoming_of(&store.name).flat_map(|entry| entry.scopes.iter().cloned());
     let headers = store.webhook_headers.iter().map(|(name, value)| (name.clone(), value.clone()));
     Wanted::new(&store.name, public_url, scopes, headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::request::Purpose;
+    use crate::telemetry::names::PURPOSES;
+
+    #[test]
+    fn every_purpose_of_a_request_has_its_label() {
+        assert_eq!(Purpose::ALL.map(Purpose::name), PURPOSES);
+    }
 }

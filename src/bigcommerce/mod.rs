@@ -4,6 +4,7 @@
 //! never follows a redirect, never retries what may have been applied, never sends a delete without explicit
 //! ids, and never fails: whatever happens becomes a [`Reply`](crate::model::request::Reply).
 
+mod access;
 mod address;
 mod admission;
 mod body;
@@ -16,4 +17,5 @@ pub mod hooks;
 pub mod hooks_plan;
 pub mod paging;
 
+pub use access::{FIRST_PROBE, LAST_PROBE, StopReason, StoreState};
 pub use client::{ClientConfig, ClientError, OnReply, Seen, StoreClient, Timeouts};

@@ -5,12 +5,15 @@
 
 mod catalog;
 mod demo;
+mod follow;
 pub mod hooks;
 mod run;
 mod sandbox;
 pub mod schema;
 mod send;
+mod snapshot;
 mod store;
+mod sync;
 pub mod validate;
 
 use std::io::Write as _;
@@ -89,6 +92,11 @@ enum Command {
     Hooks(store::HooksCommand),
     /// Puts one command on the topic, and waits for its result if asked to.
     Send(send::Args),
+    /// Publishes everything that the store has, beside what happens meanwhile.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Reads single entities again and publishes them.
+    Sync(sync::Args),
     /// The BigCommerce simulator alone, for anyone's integration tests.
     Sandbox(sandbox::Args),
     /// What can be subscribed and published, and how.
@@ -174,6 +182,8 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Validate(args) => store::validate(args, output).await,
         Command::Hooks(command) => store::hooks(command, output).await,
         Command::Send(args) => send::run(args, output).await,
+        Command::Snapshot(command) => snapshot::run(command, output).await,
+        Command::Sync(args) => sync::run(args, output).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Catalog(command) => catalog::run(&command, output),
         Command::Schema(SchemaCommand::Export { dir }) => export(&dir),

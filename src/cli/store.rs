@@ -9,7 +9,7 @@ use clap::Subcommand;
 use super::{ConfigArg, EXIT_CONFIG, Output, hooks, validate};
 use crate::app::stores;
 use crate::catalog::Catalog;
-use crate::config::{self, MistakeRow, Settings};
+use crate::config::{self, ConfigErrors, MistakeRow, Settings};
 
 /// What to do with the subscriptions.
 #[derive(Debug, Subcommand)]
@@ -32,9 +32,7 @@ pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
         eprintln!("error: {error}");
         ExitCode::from(super::EXIT_FAILURE)
     })?;
-    let found = config::find(arg.config.as_deref(), &env);
-    let loaded = found.and_then(|source| config::load_source(&source, &env, &catalog));
-    let settings = loaded.map_err(|errors| {
+    let settings = read(arg, &catalog).map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::from(EXIT_CONFIG)
     })?;
@@ -44,6 +42,19 @@ pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
     }
     let _ = validate::write_rows(&refused, &mut io::stderr());
     Err(ExitCode::from(EXIT_CONFIG))
+}
+
+/// Loads the settings again while the bridge runs: every mistake as a row.
+pub(super) fn load_again(arg: &ConfigArg) -> Result<Settings, Vec<MistakeRow>> {
+    let catalog =
+        Catalog::embedded().map_err(|error| vec![row(error.to_string(), "this build is broken")])?;
+    let settings = read(arg, &catalog).map_err(|errors| errors.rows())?;
+    let refused = validate::refused_properties(&settings);
+    if refused.is_empty() { Ok(settings) } else { Err(refused) }
+}
+
+fn read(arg: &ConfigArg, catalog: &Catalog) -> Result<Settings, ConfigErrors> {
+    config::find(arg.config.as_deref(), &env).and_then(|source| config::load_source(&source, &env, catalog))
 }
 
 pub(super) async fn validate(args: validate::Args, output: Output) -> Result<ExitCode> {

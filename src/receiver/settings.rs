@@ -119,6 +119,8 @@ pub struct StoreAuth {
     pub policy: SignaturePolicy,
     /// A second factor: headers that the store's hooks carry, and their secret values.
     pub headers: Vec<(HeaderName, SecretString)>,
+    /// Sets of headers that were in force before and are still good: hooks change one after the other.
+    pub earlier_headers: Vec<Vec<(HeaderName, SecretString)>>,
 }
 
 /// An address block such as `10.0.0.0/8`, `::1` or `fd00::/8`.

@@ -24,6 +24,8 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 
 /// Most second-factor headers of one store: the hooks API takes few, and each costs a hash a request.
 const MAX_SECRET_HEADERS: usize = 8;
+/// Most sets of them: those in force, and those of a few reloads in the last hour.
+const MAX_HEADER_SETS: usize = 4;
 
 /// A mistake in a store's settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,8 +117,9 @@ pub(super) struct Store {
     store_id: Option<String>,
     policy: SignaturePolicy,
     keys: Keys,
-    /// Names and SHA-256 of the expected values: a fixed length, so that a comparison tells no length either.
-    headers: Vec<(HeaderName, [u8; 32])>,
+    /// Sets of headers, any one of which will do: names and SHA-256 of the expected values, whose fixed length keeps
+    /// a comparison from telling a length. Never empty; an empty set asks for nothing.
+    headers: Vec<Vec<(HeaderName, [u8; 32])>>,
 }
 
 impl Store {
@@ -129,13 +132,15 @@ impl Store {
         if auth.store_hash.is_empty() {
             return Err(StoreFault::NoHash(name));
         }
-        if auth.secrets.len() > MAX_SECRETS || auth.headers.len() > MAX_SECRET_HEADERS {
+        let header_sets = || std::iter::once(&auth.headers).chain(&auth.earlier_headers);
+        let headers = header_sets().map(Vec::len).sum::<usize>();
+        if auth.secrets.len() > MAX_SECRETS || headers > MAX_SECRET_HEADERS * MAX_HEADER_SETS {
             return Err(StoreFault::TooMany(name));
         }
         if auth.policy != SignaturePolicy::Off && auth.secrets.is_empty() {
             return Err(StoreFault::NoSecret(name));
         }
-        let mut values = auth.secrets.iter().chain(auth.headers.iter().map(|(_, value)| value));
+        let mut values = auth.secrets.iter().chain(header_sets().flatten().map(|(_, value)| value));
         if values.any(|value| value.expose_secret().is_empty()) {
             return Err(StoreFault::EmptySecret(name));
         }
@@ -148,7 +153,7 @@ impl Store {
             store_id: auth.store_id.clone(),
             policy: auth.policy,
             keys: Keys::new(auth.secrets.iter().map(|secret| secret.expose_secret().as_bytes())),
-            headers: auth.headers.iter().map(digest).collect(),
+            headers: header_sets().map(|set| set.iter().map(digest).collect()).collect(),
         })
     }
 
@@ -159,7 +164,7 @@ impl Store {
             store_id: None,
             policy: SignaturePolicy::Required,
             keys: Keys::new([b"a key that nobody signs with".as_slice()]),
-            headers: Vec::new(),
+            headers: vec![Vec::new()],
         }
     }
 
@@ -188,15 +193,19 @@ impl Store {
     }
 
     fn has_secret_headers(&self, headers: &HeaderMap) -> bool {
-        let mut right = Choice::from(1);
-        for (name, expected) in &self.headers {
-            let (once, value) = match field(headers, name) {
-                Field::Once(value) => (1, value),
-                Field::Missing | Field::Repeated => (0, b"".as_slice()),
-            };
-            right &= Choice::from(once) & sha256(value).ct_eq(expected);
+        let mut any = Choice::from(0);
+        for set in &self.headers {
+            let mut right = Choice::from(1);
+            for (name, expected) in set {
+                let (once, value) = match field(headers, name) {
+                    Field::Once(value) => (1, value),
+                    Field::Missing | Field::Repeated => (0, b"".as_slice()),
+                };
+                right &= Choice::from(once) & sha256(value).ct_eq(expected);
+            }
+            any |= right;
         }
-        right.into()
+        any.into()
     }
 
     /// Whether the body plainly names another store. A body that names none, or can't be read, is not refused here:

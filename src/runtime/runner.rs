@@ -143,6 +143,18 @@ where
         drain: impl Future<Output = ()> + Send,
         grace: Duration,
     ) -> Result<(), RunnerError> {
+        let ended = self.drive(drain, grace).await;
+        // What still runs counts for nothing, and the next owner should not wait for it.
+        self.jobs.abort_all();
+        self.consumer.leave().await;
+        ended
+    }
+
+    async fn drive(
+        &mut self,
+        drain: impl Future<Output = ()> + Send,
+        grace: Duration,
+    ) -> Result<(), RunnerError> {
         let mut drain = Box::pin(drain.fuse());
         let mut committing: Option<Committing<P>> = None;
         let mut stop_at: Option<Instant> = None;
