@@ -120,7 +120,6 @@ impl<S: Store> Incoming<S> {
 
     /// Takes a hint into its line, or settles it at once.
     fn take(&mut self, hint: Hint, record: InRecord, now: Instant) -> Option<Settled> {
-        self.meter.taken(&hint.trigger.scope);
         let key = &hint.trigger.key;
         if self.memory.has(&hint) {
             self.meter.suppressed(&key.entity, Suppressed::Duplicate, 1);
