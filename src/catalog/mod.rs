@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use row::{
-    Action, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, List, ManyStyle, Pages, ReadMany,
+    Action, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, Keyset, List, ManyStyle, Pages, ReadMany,
     Resolve, Scope, Since, Target,
 };
 
