@@ -102,12 +102,22 @@ fn the_complete_example_loads() {
     assert!(order.filter.is_some() && order.transform.is_identity() && order.parameters.is_identity());
     assert_eq!((order.quiet, order.max_wait), (Duration::from_millis(250), Duration::from_secs(2)));
     assert_eq!(order.format, RecordFormat::CloudEvents);
-    assert_eq!(settings.incoming[1].poll, Some(Duration::from_secs(900)));
+    let poll = settings.incoming[1].poll.unwrap();
+    assert_eq!(
+        (poll.every, poll.at_start, poll.full),
+        (Duration::from_secs(900), true, Duration::from_secs(86_400))
+    );
     assert_eq!(settings.outgoing[0].route, Route::Commands);
     assert_eq!(settings.outgoing[0].store, "main");
     let test = &settings.outgoing[1].tests[0];
     assert_eq!(settings.outgoing[1].transform.run(&test.input).unwrap(), test.expected);
-    assert_eq!(settings.warnings.iter().filter(|w| w.contains("not active in this release")).count(), 2);
+    let sweep = settings.incoming.iter().find_map(|entry| entry.sweep).unwrap();
+    assert_eq!((sweep.every, sweep.full), (Duration::from_secs(3_600), Duration::from_secs(86_400)));
+    assert!(
+        settings.warnings.iter().all(|warning| !warning.contains("not active")),
+        "{:?}",
+        settings.warnings
+    );
 }
 
 #[test]
