@@ -11,6 +11,7 @@ mod intake;
 mod meters;
 mod names;
 mod outgoing;
+mod scheduler;
 pub mod stores;
 pub mod topics;
 
@@ -143,6 +144,7 @@ impl App {
         if options.has(Role::Scheduler) {
             let own = address.filter(|_| options.callbacks_by_loopback);
             parts.start_hooks(own, &mut lifecycle);
+            parts.start_scheduler(&mut lifecycle)?;
         }
         if let Some(receiver) = receiver {
             start_receiver(receiver, &mut lifecycle);
@@ -235,6 +237,25 @@ impl Parts {
             let runner = Runner::new("outgoing", ends, stage, self.watch("outgoing"));
             lifecycle.start("outgoing", |drain| async move { runner.run(asked(drain), PATH_GRACE).await });
         }
+        Ok(())
+    }
+
+    fn start_scheduler(&self, lifecycle: &mut Lifecycle) -> Result<()> {
+        let plan = scheduler::plan(&self.settings, &self.catalog, &self.clients);
+        let shared = Arc::new(std::sync::RwLock::new(Arc::new(plan)));
+        let parts = scheduler::Parts {
+            settings: &self.settings,
+            client: &self.cluster.client,
+            metrics: &self.metrics,
+            upkeep: Arc::new(scheduler::NoUpkeep),
+        };
+        let (stage, recall) = scheduler::stage(parts, shared)?;
+        let group = format!("{}.scheduler", self.settings.kafka.prefix);
+        let client = &self.cluster.client;
+        let consumer = GroupConsumer::join(client, &group, &[&scheduler::signals(&self.settings)])?;
+        let producer = TransactionalProducer::new(client.clone(), &group, TransactLimits::default())?;
+        let runner = Runner::new("scheduler", (consumer, producer, recall), stage, self.watch("scheduler"));
+        lifecycle.start("scheduler", |drain| async move { runner.run(asked(drain), PATH_GRACE).await });
         Ok(())
     }
 

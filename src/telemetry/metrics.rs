@@ -49,6 +49,19 @@ struct Inner {
     transactions: Counters<1>,
     promise_degraded: Gauges<1>,
     hooks: Gauges<2>,
+    scans: Scans,
+}
+
+/// What the leader's scans and signals count.
+#[derive(Debug)]
+struct Scans {
+    running: Gauges<1>,
+    pages: Counters<3>,
+    hints: Counters<3>,
+    failures: Counters<4>,
+    last_success: Gauges<3>,
+    duration: Gauges<3>,
+    signals: Counters<1>,
 }
 
 /// The closed sets that are known only at run time, and the fixed ones, as shared words.
@@ -89,6 +102,7 @@ impl Metrics {
             transactions: add(r, names::TRANSACTIONS, "Kafka transactions ended"),
             promise_degraded: add(r, names::PROMISE_DEGRADED, "1 while a promise holds only in part"),
             hooks: add(r, names::HOOKS, "Webhook subscriptions by state"),
+            scans: Scans::new(r),
             registry: Mutex::new(registry),
             words: Words::new(entities, stores, reasons),
         };
@@ -189,12 +203,64 @@ impl Metrics {
         self.inner.hooks.get_or_create(&[store, ("state", self.inner.words.fixed(state))]).set(whole(hooks));
     }
 
+    /// A page of a scan was read, and so many hints were made of it.
+    pub fn scan_page(&self, store: &str, entity: &str, kind: &str, hints: usize) {
+        let labels = self.scan(store, entity, kind);
+        self.inner.scans.pages.get_or_create(&labels).inc();
+        self.inner.scans.hints.get_or_create(&labels).inc_by(hints as u64);
+    }
+
+    /// A scan succeeded at this time (unix milliseconds), after so long.
+    pub fn scan_done(&self, store: &str, entity: &str, kind: &str, (at_ms, took): (i64, Duration)) {
+        let labels = self.scan(store, entity, kind);
+        self.inner.scans.last_success.get_or_create(&labels).set(at_ms / 1_000);
+        self.inner.scans.duration.get_or_create(&labels).set(whole(took.as_secs()));
+    }
+
+    /// A page of a scan must be asked for again, or the scan was given up.
+    pub fn scan_failed(&self, store: &str, entity: &str, kind: &str, given_up: bool) {
+        let [store, entity, kind] = self.scan(store, entity, kind);
+        let result = ("result", self.inner.words.fixed(if given_up { "given_up" } else { "retried" }));
+        self.inner.scans.failures.get_or_create(&[store, entity, kind, result]).inc();
+    }
+
+    /// So many scans of a store are under way.
+    pub fn scans_running(&self, store: &str, scans: usize) {
+        self.inner.scans.running.get_or_create(&self.store(store)).set(whole(scans as u64));
+    }
+
+    /// A signal was carried out or refused.
+    pub fn signal(&self, accepted: bool) {
+        let outcome = if accepted { "accepted" } else { "rejected" };
+        self.inner.scans.signals.get_or_create(&self.fixed("outcome", outcome)).inc();
+    }
+
+    fn scan(&self, store: &str, entity: &str, kind: &str) -> Labels<3> {
+        let words = &self.inner.words;
+        let [store] = self.store(store);
+        [store, ("entity", words.find(&words.entities, entity)), ("kind", words.fixed(kind))]
+    }
+
     fn store(&self, name: &str) -> Labels<1> {
         [("store", self.inner.words.find(&self.inner.words.stores, name))]
     }
 
     fn fixed(&self, label: &'static str, value: &str) -> Labels<1> {
         [(label, self.inner.words.fixed(value))]
+    }
+}
+
+impl Scans {
+    fn new(r: &mut Registry) -> Self {
+        Self {
+            running: add(r, names::SCANS_RUNNING, "Scans under way"),
+            pages: add(r, names::SCAN_PAGES, "Pages that scans read"),
+            hints: add(r, names::SCAN_HINTS, "Hints that scans made"),
+            failures: add(r, names::SCAN_FAILURES, "Scans given up, and pages to be asked for again"),
+            last_success: add(r, names::SCAN_LAST_SUCCESS, "When the last scan succeeded"),
+            duration: add(r, names::SCAN_DURATION, "How long the last scan that succeeded took"),
+            signals: add(r, names::SIGNALS, "Signals taken"),
+        }
     }
 }
 
@@ -242,6 +308,9 @@ impl Words {
             .chain(&names::HINT_OUTCOMES)
             .chain(&names::TRANSACTION_RESULTS)
             .chain(&names::HOOK_STATES)
+            .chain(&names::SCAN_KINDS)
+            .chain(&names::SCAN_FAILURE_RESULTS)
+            .chain(&names::SIGNAL_OUTCOMES)
             .chain(&names::PROMISES);
         Self {
             entities: entities.into_iter().map(Word::from).collect(),
@@ -375,6 +444,11 @@ mod tests {
         metrics.api_quota("main", 0, 0);
         metrics.promise_degraded("P1", false);
         metrics.hooks("main", "active", 0);
+        metrics.scan_page("main", "order", "poll", 1);
+        metrics.scan_done("main", "order", "poll", (0, Duration::ZERO));
+        metrics.scan_failed("main", "order", "poll", true);
+        metrics.scans_running("main", 1);
+        metrics.signal(true);
         let text = metrics.encode();
         let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         assert_eq!(shown.len(), names::ALL.len(), "{text}");
