@@ -162,8 +162,8 @@ impl Meter for ScanMeter {
         self.0.scan_page(store, entity, kind.name(), hints);
     }
 
-    fn done(&self, store: &str, entity: &str, kind: Kind, at_ms: i64, took_ms: i64) {
-        let took = Duration::from_millis(u64::try_from(took_ms).unwrap_or(0));
+    fn done(&self, store: &str, entity: &str, kind: Kind, (from_ms, at_ms): (i64, i64)) {
+        let took = Duration::from_millis(u64::try_from(at_ms - from_ms).unwrap_or(0));
         self.0.scan_done(store, entity, kind.name(), (at_ms, took));
     }
 

@@ -54,8 +54,8 @@ pub trait Upkeep: Send + Sync + 'static {
 pub trait Meter: Send + Sync + 'static {
     /// A page was read, and hints were made of it.
     fn page(&self, store: &str, entity: &str, kind: Kind, hints: usize);
-    /// A scan ended at this wall-clock time after so many milliseconds.
-    fn done(&self, store: &str, entity: &str, kind: Kind, at_ms: i64, took_ms: i64);
+    /// A scan ended: when it began and now, in unix milliseconds.
+    fn done(&self, store: &str, entity: &str, kind: Kind, from_to_ms: (i64, i64));
     /// A scan failed, or a page of it has to be asked for again.
     fn failed(&self, store: &str, entity: &str, kind: Kind, is_final: bool);
     /// So many scans are under way.

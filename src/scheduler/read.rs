@@ -116,7 +116,7 @@ pub(super) async fn vanished<K: Topics>(
 fn is_there(note: &[u8]) -> bool {
     #[derive(Deserialize)]
     struct Note {
-        #[serde(default)]
+        #[serde(default, rename = "g")]
         gone: bool,
     }
     serde_json::from_slice(note).map_or(true, |note: Note| !note.gone)

@@ -57,8 +57,7 @@ impl<S: Store> Lane<S> {
     pub(super) fn begin_waiting(&mut self, at: Moment) {
         let ids: Vec<String> = self.runs.keys().cloned().collect();
         for id in ids {
-            loop {
-                let Some(run) = self.runs.get(&id).filter(|run| !run.paused) else { break };
+            while let Some(run) = self.runs.get(&id).filter(|run| !run.paused) {
                 let of_run =
                     self.scans.values().filter(|active| active.scan().run.as_ref() == Some(&id)).count();
                 let snapshots = self

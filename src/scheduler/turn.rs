@@ -45,7 +45,7 @@ impl<S: Store> Lane<S> {
         let failure = match page {
             Ok(page) => {
                 (active.attempts, self.closed_until, self.refusals) = (0, None, 0);
-                match self.turn(id, began_ms, page, at, meter) {
+                match self.turn(id, (began_ms, page), at, meter) {
                     Ok(settled) => return settled,
                     Err(detail) => Failure::Garbled(detail),
                 }
@@ -123,8 +123,7 @@ impl<S: Store> Lane<S> {
     fn turn(
         &mut self,
         id: &str,
-        began_ms: i64,
-        page: Page,
+        (began_ms, page): (i64, Page),
         at: Moment,
         meter: &dyn Meter,
     ) -> Result<Option<Settled>, String> {
@@ -265,7 +264,7 @@ impl<S: Store> Lane<S> {
                     marks.succeeded(slot, scan.mode, scan.started_ms, scan.pages);
                 }
                 let took_ms = at.wall_ms - scan.started_ms;
-                meter.done(&self.plan.name, &scan.entity, scan.kind, at.wall_ms, took_ms);
+                meter.done(&self.plan.name, &scan.entity, scan.kind, (scan.started_ms, at.wall_ms));
                 tracing::info!(store = %self.plan.name, scan = id, pages = scan.pages, hints = scan.hints, took_ms, "a scan is done");
                 None
             }

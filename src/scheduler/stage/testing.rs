@@ -93,7 +93,7 @@ struct NoMeter;
 
 impl Meter for NoMeter {
     fn page(&self, _: &str, _: &str, _: Kind, _: usize) {}
-    fn done(&self, _: &str, _: &str, _: Kind, _: i64, _: i64) {}
+    fn done(&self, _: &str, _: &str, _: Kind, _: (i64, i64)) {}
     fn failed(&self, _: &str, _: &str, _: Kind, _: bool) {}
     fn running(&self, _: &str, _: usize) {}
     fn signal(&self, _: bool) {}
