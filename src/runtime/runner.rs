@@ -10,6 +10,8 @@
 //! Bounded: open records and their bytes, records in one transaction, retries of one transaction. At a bound
 //! the consumer pauses and keeps its membership. It ends with an error when Kafka cannot be used at all.
 
+mod waits;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +21,7 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use self::waits::{next_event, size_of, sleep_until};
 use super::ports::{Consume, Consumed, NotCommitted, Produce, Recall, Settled, Stage};
 use crate::engine::checkpoint::{Checkpoint, Opened};
 use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
@@ -472,23 +475,5 @@ async fn wait<P>(committing: &mut Option<Committing<P>>) -> (P, Batch, Ended) {
     }
 }
 
-async fn next_event<C: Consume>(held: &mut Option<Consumed>, consumer: &mut C) -> Result<Consumed, C::Error> {
-    match held.take() {
-        Some(event) => Ok(event),
-        None => consumer.next().await,
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn size_of(record: &InRecord) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.as_ref().map_or(0, bytes::Bytes::len)
-        + record.value.as_ref().map_or(0, bytes::Bytes::len)
-        + headers
-}
+#[cfg(test)]
+mod tests;
