@@ -39,4 +39,5 @@ mod sandbox_api;
 mod sandbox_callbacks;
 mod sandbox_lab;
 mod sandbox_openapi;
+mod scheduler_runs;
 mod schemas;

@@ -25,7 +25,7 @@ fn catalog() -> Catalog {
         key = ["@channel_id", "id"]
         ids = ["channel_id", "site_id"]
         read.one = "/v3/channels/{channel_id}/sites/{site_id}"
-        list = { path = "/v3/channels/{channel_id}/sites", over = "channel", default = true, pages = "page", max = 2 }
+        list = { path = "/v3/sites", over = "channel", query = { channel_id = "{channel_id}" }, default = true, pages = "page", max = 2 }
 
         [[entity]]
         name = "route"
