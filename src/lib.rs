@@ -49,5 +49,6 @@ pub mod outgoing;
 pub mod receiver;
 pub mod runtime;
 pub mod sandbox;
+pub mod scheduler;
 pub mod telemetry;
 pub mod transform;

@@ -1,21 +1,14 @@
-//! Keeps the webhook subscriptions of the stores as they should be: at the start, and every two minutes after.
-//!
-//! [`round`] is one round of one store's watchdog, logged and counted; whoever calls it keeps its state. [`keep`] calls
-//! it for all stores and keeps their states in memory alone, so a gap is told only if one process saw both of its ends.
-//! It never fails: a store that can't be reached is tried again, less and less often, and holds up no other.
+//! One round of one store's watchdog over its webhook subscriptions, logged and counted. Whoever calls it keeps its state.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::future::join_all;
 use tracing::{info, warn};
 
 use crate::bigcommerce::StoreClient;
 use crate::bigcommerce::hooks::Applied;
 use crate::bigcommerce::hooks_plan::Wanted;
 use crate::bigcommerce::hooks_watch::{self, Findings, Round, State, Tally};
-use crate::runtime::Drain;
-use crate::telemetry::{Clock, Metrics, ReadyFlag, SystemClock};
+use crate::telemetry::{Clock, Metrics, SystemClock};
 
 /// One store and what it should be subscribed to.
 pub(super) struct Target {
@@ -36,50 +29,6 @@ pub(super) async fn round(target: &Target, state: &State, metrics: &Metrics) -> 
         Err(error) => {
             warn!(store, %error, "the webhook subscriptions could not be read");
             None
-        }
-    }
-}
-
-/// Watches all stores until the drain, each by itself.
-pub(super) async fn keep(targets: Vec<Target>, metrics: Metrics, ready: ReadyFlag, drain: Drain) {
-    let mut watches: Vec<Watch> =
-        targets.into_iter().map(|target| Watch { target, state: State::default(), failures: 0 }).collect();
-    let first = join_all(watches.iter_mut().map(|watch| watch.round(&metrics))).await;
-    // A store that can't be reached must not keep callbacks of the others, or its own, from the receiver: what is
-    // missing stands in the metrics and the log, and is tried again.
-    ready.ready();
-    let each = watches.iter_mut().zip(first).map(|(watch, mut pause)| {
-        let (metrics, drain) = (&metrics, &drain);
-        async move {
-            while tokio::time::timeout(pause, drain.requested()).await.is_err() {
-                pause = watch.round(metrics).await;
-            }
-        }
-    });
-    join_all(each).await;
-}
-
-/// The watchdog of one store, from one round to the next.
-struct Watch {
-    target: Target,
-    state: State,
-    /// Rounds in a row in which the store could not be asked.
-    failures: u32,
-}
-
-impl Watch {
-    /// One round; how long to wait for the next.
-    async fn round(&mut self, metrics: &Metrics) -> Duration {
-        match round(&self.target, &self.state, metrics).await {
-            Some(round) => {
-                self.failures = 0;
-                self.state = round.state;
-                round.next_look
-            }
-            None => {
-                self.failures = self.failures.saturating_add(1);
-                hooks_watch::retry_after(self.failures)
-            }
         }
     }
 }

@@ -17,18 +17,21 @@ mod health;
 mod hooks;
 mod incoming;
 mod intake;
+mod leader;
 mod load;
 mod meters;
 mod names;
 mod outgoing;
 mod receiving;
 mod reload;
+mod scheduler;
 pub mod signals;
 pub mod stores;
 mod supervise;
 mod token;
 pub mod topics;
 mod unit;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -40,7 +43,6 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
-use url::Url;
 
 pub use cluster::Cluster;
 pub use incoming::mapping;
@@ -48,15 +50,14 @@ pub use load::{InForce, Load};
 pub use reload::{Loader, Refusal, Reloader, Report};
 
 use crate::bigcommerce::StoreState;
-use crate::config::{Settings, StoreSettings};
+use crate::config::Settings;
 use crate::console::{Console, ConsoleConfig, ConsoleState};
 use crate::model::reason::Reason;
 use crate::receiver::Receiver;
-use crate::runtime::{Drain, Lifecycle};
+use crate::runtime::Lifecycle;
 use crate::telemetry::{Metrics, Readiness};
 
 use fleet::Fleet;
-use follow::follow;
 use health::Health;
 use unit::{Ground, INCOMING, OUTGOING};
 
@@ -185,9 +186,10 @@ impl App {
         fleet.start();
         lifecycle.start("stores", |drain| fleet.run(drain));
         if options.has(Role::Scheduler) {
-            // Whatever else is done once for all stores, by a leader, starts here in the same way.
             let own = address.filter(|_| options.callbacks_by_loopback);
-            start_hooks(stores, own, (metrics.clone(), &readiness), &mut lifecycle);
+            let (kafka, ready) = (cluster.client.clone(), readiness.part("hooks"));
+            let ground = leader::Ground { kafka, metrics: metrics.clone(), ready, own };
+            leader::start(ground, stores, &mut lifecycle);
         }
         if let Some(receiver) = receiver {
             start_receiver(receiver, &mut lifecycle);
@@ -204,45 +206,6 @@ impl App {
         self.cluster.stop().await;
         Ok(result?)
     }
-}
-
-fn start_hooks(
-    stores: watch::Receiver<Arc<InForce>>,
-    own: Option<SocketAddr>,
-    (metrics, readiness): (Metrics, &Readiness),
-    lifecycle: &mut Lifecycle,
-) {
-    let own: Option<Url> =
-        own.map(|address| format!("http://{address}").parse().expect("an address makes a URL"));
-    let ready = readiness.part("hooks");
-    lifecycle.start("hooks", |drain| async move {
-        let keep = |in_force: Arc<InForce>, drain: Drain| {
-            let settings = &in_force.load.settings;
-            let public_url = settings.receiver.public_url.clone().or_else(|| own.clone());
-            let targets = public_url.map(|public_url| {
-                let target = |store: &StoreSettings| hooks::Target {
-                    client: in_force.clients[&store.name].clone(),
-                    wanted: stores::wanted(settings, store, &public_url),
-                };
-                settings.stores.iter().map(target).collect::<Vec<_>>()
-            });
-            let (metrics, ready) = (metrics.clone(), ready.clone());
-            async move {
-                match targets {
-                    Some(targets) => hooks::keep(targets, metrics, ready, drain).await,
-                    None => {
-                        warn!(
-                            "receiver.public_url is not set: the webhook subscriptions are left as they are"
-                        );
-                        ready.ready();
-                        drain.requested().await;
-                    }
-                }
-            }
-        };
-        follow(stores, drain, keep).await;
-        Ok::<(), std::convert::Infallible>(())
-    });
 }
 
 fn start_receiver(receiver: Receiver<receiving::Intake>, lifecycle: &mut Lifecycle) {

@@ -185,10 +185,25 @@ pub struct List {
     /// The list takes the entity's `include` parameter.
     #[serde(default)]
     pub include: bool,
+    /// Where the list is ordered by the id and can begin at one: its pages are asked for by the next id instead of by
+    /// number, so that no row is passed over when others vanish in between. Only with an id of one number.
+    #[serde(default)]
+    pub keyset: Option<Keyset>,
 }
 
 const fn page_size() -> usize {
     250
+}
+
+/// How a list is asked to begin at an id.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keyset {
+    /// The parameter that takes the least id, inclusive: `id:min`, `min_id`.
+    pub param: String,
+    /// The value of `sort` that orders by rising ids, where it is not the default.
+    #[serde(default)]
+    pub sort: Option<String>,
 }
 
 /// A list's filter by date of change.

@@ -66,3 +66,7 @@ pub const CONFIRM_GONE: Duration = Duration::from_secs(60);
 
 /// The settings used when there is no file: one store, described by environment variables.
 pub const NO_FILE: &str = include_str!("no_file.yaml");
+
+/// Between two readings of everything, where others ask for what changed (`incoming[].poll.full`, `.sweep.full`). Once a
+/// day, as a list of a large store takes hundreds of calls.
+pub const FULL: Duration = Duration::from_secs(86_400);

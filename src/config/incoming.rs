@@ -7,9 +7,11 @@ use super::defaults;
 use super::kafka::{key_template, template};
 use super::mistake::Mistake;
 use super::section::{Reading, Section, closest, found, quoted, scalar};
-use super::settings::{IncomingSettings, KafkaSettings, RecordFormat, StoreSettings};
+use super::settings::{
+    IncomingSettings, KafkaSettings, PollSettings, RecordFormat, StoreSettings, SweepSettings,
+};
 use super::template::Hole;
-use super::tree::{Node, Place, Value};
+use super::tree::Value;
 use super::values;
 use crate::transform::Mapping;
 
@@ -32,7 +34,8 @@ pub(super) const KEYS: &[&str] = &[
     "topic",
     "key",
 ];
-pub(super) const EVERY_KEYS: &[&str] = &["every"];
+pub(super) const POLL_KEYS: &[&str] = &["every", "at_start", "full"];
+pub(super) const SWEEP_KEYS: &[&str] = &["every", "full"];
 
 const FORMATS: [(&str, RecordFormat); 3] = [
     ("cloudevents", RecordFormat::CloudEvents),
@@ -121,12 +124,12 @@ fn entry(
         scopes: scopes(cx, section, &base),
         include: include(cx, section, &known),
         query: pairs(cx, section, "query"),
-        path: path(cx, section, &known),
+        path: pairs(cx, section, "path"),
         parameters: section.mapping(cx, "parameters").unwrap_or(base.parameters),
         filter: section.mapping(cx, "filter").filter(|filter| !filter.is_identity()),
         transform: section.mapping(cx, "transform").unwrap_or(base.transform),
-        poll: every(cx, section, "poll", &known),
-        sweep: every(cx, section, "sweep", &known),
+        poll: poll(cx, section),
+        sweep: sweep(cx, section),
         quiet,
         max_wait,
         confirm_gone: section
@@ -255,25 +258,38 @@ fn pairs(cx: &mut Reading<'_>, section: &Section<'_>, key: &str) -> BTreeMap<Str
     pairs
 }
 
-/// The path's ids, of which only scheduled reads make use.
-fn path(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> BTreeMap<String, String> {
-    if section.has("path") {
-        cx.warnings.push(format!("entity {entity}: path: accepted, not active in this release"));
+/// `poll: 15m` or `poll: { every: 15m, at_start: true, full: 24h }`.
+fn poll(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<PollSettings> {
+    let (every, inner) = every(cx, section, "poll", POLL_KEYS)?;
+    let mut poll = PollSettings { every, at_start: true, full: defaults::FULL };
+    if let Some(inner) = inner {
+        poll.at_start = inner.flag(cx, "at_start").unwrap_or(poll.at_start);
+        poll.full = inner.duration(cx, "full", EVERY).unwrap_or(poll.full);
     }
-    pairs(cx, section, "path")
+    Some(poll)
 }
 
-/// `poll: { every: 15m }` and `sweep: { every: 1h }`.
-fn every(cx: &mut Reading<'_>, section: &Section<'_>, key: &str, entity: &str) -> Option<Duration> {
-    let nothing = Node { at: Place::default(), value: Value::Null };
-    let node = section.get(key).unwrap_or(&nothing);
-    let inner = Section::open(cx, node, &section.path_of(key), EVERY_KEYS);
-    if section.get(key).is_some() && inner.get("every").is_none() && matches!(node.value, Value::Map(_)) {
+/// `sweep: 1h` or `sweep: { every: 1h, full: 24h }`.
+fn sweep(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<SweepSettings> {
+    let (every, inner) = every(cx, section, "sweep", SWEEP_KEYS)?;
+    let full = inner.and_then(|inner| inner.duration(cx, "full", EVERY)).unwrap_or(defaults::FULL);
+    Some(SweepSettings { every, full })
+}
+
+/// An interval, alone or as the key `every` of a map.
+fn every<'n>(
+    cx: &mut Reading<'_>,
+    section: &Section<'n>,
+    key: &str,
+    keys: &[&str],
+) -> Option<(Duration, Option<Section<'n>>)> {
+    let node = section.get(key)?;
+    if !matches!(node.value, Value::Map(_)) {
+        return section.duration(cx, key, EVERY).map(|every| (every, None));
+    }
+    let inner = Section::open(cx, node, &section.path_of(key), keys);
+    if inner.get("every").is_none() {
         inner.missing(cx, "every", "a time such as 15m");
     }
-    let every = inner.duration(cx, "every", EVERY);
-    if every.is_some() {
-        cx.warnings.push(format!("entity {entity}: {key}: accepted, not active in this release"));
-    }
-    every
+    Some((inner.duration(cx, "every", EVERY)?, Some(inner)))
 }

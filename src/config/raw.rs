@@ -186,7 +186,7 @@ pub(super) struct Incoming {
     include: Option<Vec<String>>,
     /// Query parameters of the read; a list is joined with commas.
     query: Option<BTreeMap<String, Parameter>>,
-    /// Path parameters of the read.
+    /// Ids in the path of the list that polls, sweeps and snapshots read; else those of all parents are looked up.
     path: Option<BTreeMap<String, Parameter>>,
     /// jq: changes the request parameters before the read. Default: `.`.
     parameters: Option<String>,
@@ -194,10 +194,10 @@ pub(super) struct Incoming {
     filter: Option<String>,
     /// jq: changes the entity before it is published. Default: `.`.
     transform: Option<String>,
-    /// Scheduled reads. Accepted, not active in this release.
-    poll: Option<Every>,
-    /// Repairs by modification date. Accepted, not active in this release.
-    sweep: Option<Every>,
+    /// Scheduled reads: an interval, or a map. Default: none.
+    poll: Option<PollOrTime>,
+    /// Scheduled repairs of what callbacks missed: an interval, or a map. Default: none.
+    sweep: Option<SweepOrTime>,
     /// How long hints about one entity are gathered. Default: 250ms.
     quiet: Option<Time>,
     /// How long a hint waits at most. Default: 2s.
@@ -213,10 +213,39 @@ pub(super) struct Incoming {
 }
 
 #[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+pub(super) enum PollOrTime {
+    Time(Time),
+    Poll(Poll),
+}
+
+#[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub(super) struct Every {
+pub(super) struct Poll {
     /// Interval, from 1s to 7d.
     every: Time,
+    /// The first poll runs at the start. Default: true.
+    at_start: Option<Flag>,
+    /// Interval of polls that read everything, where others ask for what changed, from 1s to 7d. Default: 24h.
+    full: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+pub(super) enum SweepOrTime {
+    Time(Time),
+    Sweep(Sweep),
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Sweep {
+    /// Interval, from 1s to 7d.
+    every: Time,
+    /// Interval of comparisons of all ids, where that takes many calls, from 1s to 7d. Default: 24h.
+    full: Option<Time>,
 }
 
 #[derive(JsonSchema)]
@@ -356,7 +385,8 @@ mod tests {
             ("Store", stores::KEYS),
             ("Budget", stores::BUDGET_KEYS),
             ("Incoming", incoming::KEYS),
-            ("Every", incoming::EVERY_KEYS),
+            ("Poll", incoming::POLL_KEYS),
+            ("Sweep", incoming::SWEEP_KEYS),
             ("Outgoing", outgoing::KEYS),
             ("Test", outgoing::TEST_KEYS),
         ];

@@ -211,10 +211,10 @@ pub struct IncomingSettings {
     pub filter: Option<Mapping>,
     /// Changes the entity before it is published.
     pub transform: Mapping,
-    /// Interval of scheduled reads.
-    pub poll: Option<Duration>,
-    /// Interval of repairs by modification date.
-    pub sweep: Option<Duration>,
+    /// Scheduled reads.
+    pub poll: Option<PollSettings>,
+    /// Scheduled repairs of what callbacks missed.
+    pub sweep: Option<SweepSettings>,
     /// How long hints about one entity are gathered.
     pub quiet: Duration,
     /// How long a hint waits at most while others keep coming.
@@ -227,6 +227,26 @@ pub struct IncomingSettings {
     pub topic: Template,
     /// Key of the records; already the default where the entry has none.
     pub key: Template,
+}
+
+/// `incoming[].poll:`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PollSettings {
+    /// Between two polls.
+    pub every: Duration,
+    /// The first one runs at the start; else after one interval.
+    pub at_start: bool,
+    /// Between two polls that read everything, of an entity that can be filtered by date of change.
+    pub full: Duration,
+}
+
+/// `incoming[].sweep:`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SweepSettings {
+    /// Between two sweeps.
+    pub every: Duration,
+    /// Between two comparisons of all ids, where that takes many calls.
+    pub full: Duration,
 }
 
 /// The shape of an entity's record.

@@ -110,6 +110,14 @@ impl Checkpoint {
         Self::resume(Some(next), metadata).is_settled(offset)
     }
 
+    /// Records that are not settled of those below `end`, by what was committed as `(next, metadata)`.
+    pub fn unsettled(next: i64, metadata: &str, end: i64) -> u64 {
+        let checkpoint = Self::resume(Some(next), metadata);
+        let base = checkpoint.base.unwrap_or(next);
+        let settled = checkpoint.settled.iter().filter(|settled| **settled).count();
+        u64::try_from(end - base).unwrap_or(0).saturating_sub(settled as u64)
+    }
+
     fn is_settled(&self, offset: i64) -> bool {
         let Some(base) = self.base else { return false };
         offset < base

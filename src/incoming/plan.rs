@@ -161,7 +161,7 @@ fn push_includes(settings: &EntitySettings, query: &mut Vec<(String, String)>) {
 }
 
 /// Lets the configured mapping change the query parameters. The path stays: it decides what is asked for.
-fn adjusted(settings: &EntitySettings, mut request: Request) -> Result<Request, String> {
+pub(crate) fn adjusted(settings: &EntitySettings, mut request: Request) -> Result<Request, String> {
     let Some(mapping) = &settings.parameters else { return Ok(request) };
     let query: serde_json::Map<String, Value> =
         request.query.iter().map(|(name, value)| (name.clone(), json!(value))).collect();

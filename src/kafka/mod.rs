@@ -6,6 +6,7 @@
 //! waits longer than its deadline, and no call that blocks runs on an async thread.
 
 pub mod append;
+pub mod backlog;
 pub mod consume;
 mod convert;
 mod deliveries;

@@ -112,7 +112,8 @@ pub trait Store: Send + Sync + 'static {
 /// The end of one or more consumed records: what is to be produced, together with their offsets.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// The records that are done with.
+    /// The records that are done with. Where there are none, `records` must hold one for the ledger with a value that
+    /// never stood there under its key: after a transaction of unknown outcome it tells whether that counted.
     pub positions: Vec<Position>,
     /// What comes of them, in order.
     pub records: Vec<OutRecord>,

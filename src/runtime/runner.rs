@@ -3,11 +3,14 @@
 //! It holds the rules of exactly-once and knows nothing of what a record means:
 //! - records and the offsets that they settle go into one transaction, with the group's proof of membership;
 //! - one transaction at a time, in the order of settlement, and no network but Kafka inside it;
-//! - after a transaction whose outcome is unknown, the committed offsets are asked, and only they are believed;
+//! - after a transaction whose outcome is unknown, the committed offsets are asked, and only they are believed; where
+//!   it settled no record, the ledger is asked instead;
 //! - when partitions are taken away, everything in memory is dropped, and what is still running counts for nothing.
 //!
 //! Bounded: open records and their bytes, records in one transaction, retries of one transaction. At a bound
 //! the consumer pauses and keeps its membership. It ends with an error when Kafka cannot be used at all.
+
+mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -18,6 +21,7 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use self::waits::{next_event, size_of, sleep_until};
 use super::ports::{Consume, Consumed, NotCommitted, Produce, Recall, Settled, Stage};
 use crate::engine::checkpoint::{Checkpoint, Opened};
 use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
@@ -366,8 +370,12 @@ where
         self.watch.transaction(true, &batch.records, took);
     }
 
-    /// Whether the broker's committed offsets say that a transaction counted.
+    /// Whether the broker says that a transaction counted: by the committed offsets; by what stands in the ledger
+    /// where it settled no record.
     async fn counts(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
+        if batch.positions.is_empty() {
+            return self.is_in_ledger(batch).await;
+        }
         let committed = self.committed().await?;
         Ok(batch.positions.iter().all(|position| {
             committed.iter().any(|a| {
@@ -375,6 +383,30 @@ where
                     && a.committed.is_some_and(|next| Checkpoint::covers(next, &a.metadata, position.offset))
             })
         }))
+    }
+
+    /// Whether a record of the batch is the last one of its key in the ledger of this assignment.
+    async fn is_in_ledger(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
+        let partitions: Vec<Partition> = self.checkpoints.keys().cloned().collect();
+        for partition in partitions {
+            let ledger = self.read_ledger(&partition).await?;
+            let stands = |record: &OutRecord| {
+                let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+                record.value.is_some() && key.is_some_and(|key| ledger.get(key) == record.value.as_ref())
+            };
+            if batch.records.iter().any(stands) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn read_ledger(
+        &mut self,
+        partition: &Partition,
+    ) -> Result<BTreeMap<String, bytes::Bytes>, RunnerError> {
+        let read = self.recall.recall(partition).await;
+        read.map_err(|e| RunnerError::Recall(self.name, Box::new(e)))
     }
 
     async fn committed(&mut self) -> Result<Vec<Assignment>, RunnerError> {
@@ -391,11 +423,7 @@ where
         // Asked again: only now is it certain that no earlier transaction of this identity is still open.
         for assignment in self.committed().await? {
             let partition = assignment.partition;
-            let ledger = self
-                .recall
-                .recall(&partition)
-                .await
-                .map_err(|e| RunnerError::Recall(self.name, Box::new(e)))?;
+            let ledger = self.read_ledger(&partition).await?;
             self.stage.restore(&partition, ledger);
             self.checkpoints
                 .insert(partition, Checkpoint::resume(assignment.committed, &assignment.metadata));
@@ -459,23 +487,5 @@ async fn wait<P>(committing: &mut Option<Committing<P>>) -> (P, Batch, Ended) {
     }
 }
 
-async fn next_event<C: Consume>(held: &mut Option<Consumed>, consumer: &mut C) -> Result<Consumed, C::Error> {
-    match held.take() {
-        Some(event) => Ok(event),
-        None => consumer.next().await,
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-fn size_of(record: &InRecord) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.as_ref().map_or(0, bytes::Bytes::len)
-        + record.value.as_ref().map_or(0, bytes::Bytes::len)
-        + headers
-}
+#[cfg(test)]
+mod tests;

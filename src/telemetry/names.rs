@@ -46,11 +46,25 @@ pub const PATH_RESTARTS: &str = "bcbridge_path_restarts_total";
 pub const HOOKS_MENDED: &str = "bcbridge_hooks_mended_total";
 /// Times in which callbacks may have been lost, as the watchdog of the hooks found them, per store. Counter.
 pub const HOOKS_GAPS: &str = "bcbridge_hooks_gaps_total";
+/// Scans under way, per store. Gauge.
+pub const SCANS_RUNNING: &str = "bcbridge_scans_running";
+/// Pages that scans read, per store, entity and kind. Counter.
+pub const SCAN_PAGES: &str = "bcbridge_scan_pages_total";
+/// Hints that scans made, per store, entity and kind. Counter.
+pub const SCAN_HINTS: &str = "bcbridge_scan_hints_total";
+/// Scans that failed and pages that must be asked for again, per store, entity, kind and result. Counter.
+pub const SCAN_FAILURES: &str = "bcbridge_scan_failures_total";
+/// When the last scan succeeded, in unix seconds, per store, entity and kind. Gauge.
+pub const SCAN_LAST_SUCCESS: &str = "bcbridge_scan_last_success_timestamp_seconds";
+/// How long the last scan that succeeded took, per store, entity and kind. Gauge.
+pub const SCAN_DURATION: &str = "bcbridge_scan_duration_seconds";
+/// Signals, per outcome. Counter.
+pub const SIGNALS: &str = "bcbridge_signals_total";
 /// Always 1; its label tells the version. Gauge.
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 20] = [
+pub const ALL: [&str; 27] = [
     OPEN_RECORDS,
     HYDRATED,
     HYDRATION_LATENCY,
@@ -70,11 +84,24 @@ pub const ALL: [&str; 20] = [
     PATH_RESTARTS,
     HOOKS_MENDED,
     HOOKS_GAPS,
+    SCANS_RUNNING,
+    SCAN_PAGES,
+    SCAN_HINTS,
+    SCAN_FAILURES,
+    SCAN_LAST_SUCCESS,
+    SCAN_DURATION,
+    SIGNALS,
     BUILD_INFO,
 ];
 
-/// Label `path`: BigCommerce to Kafka, and Kafka to BigCommerce.
-pub const PATHS: [&str; 2] = ["incoming", "outgoing"];
+/// Label `path`: BigCommerce to Kafka, Kafka to BigCommerce, and the leader's signals.
+pub const PATHS: [&str; 3] = ["incoming", "outgoing", "scheduler"];
+/// Label `kind` of a scan.
+pub const SCAN_KINDS: [&str; 3] = ["poll", "snapshot", "sweep"];
+/// Label `result` of a scan's failure: the page is asked for again, or the scan is given up.
+pub const SCAN_FAILURE_RESULTS: [&str; 2] = ["retried", "given_up"];
+/// Label `outcome` of a signal.
+pub const SIGNAL_OUTCOMES: [&str; 2] = ["accepted", "rejected"];
 /// Label `op`: created, updated, deleted, read (a snapshot or a poll).
 pub const OPS: [&str; 4] = ["c", "u", "d", "r"];
 /// Label `status`: the class of an HTTP status, or `none` where no answer came.

@@ -102,12 +102,22 @@ fn the_complete_example_loads() {
     assert!(order.filter.is_some() && order.transform.is_identity() && order.parameters.is_identity());
     assert_eq!((order.quiet, order.max_wait), (Duration::from_millis(250), Duration::from_secs(2)));
     assert_eq!(order.format, RecordFormat::CloudEvents);
-    assert_eq!(settings.incoming[1].poll, Some(Duration::from_secs(900)));
+    let poll = settings.incoming[1].poll.unwrap();
+    assert_eq!(
+        (poll.every, poll.at_start, poll.full),
+        (Duration::from_secs(900), true, Duration::from_secs(86_400))
+    );
     assert_eq!(settings.outgoing[0].route, Route::Commands);
     assert_eq!(settings.outgoing[0].store, "main");
     let test = &settings.outgoing[1].tests[0];
     assert_eq!(settings.outgoing[1].transform.run(&test.input).unwrap(), test.expected);
-    assert_eq!(settings.warnings.iter().filter(|w| w.contains("not active in this release")).count(), 2);
+    let sweep = settings.incoming.iter().find_map(|entry| entry.sweep).unwrap();
+    assert_eq!((sweep.every, sweep.full), (Duration::from_secs(3_600), Duration::from_secs(86_400)));
+    assert!(
+        settings.warnings.iter().all(|warning| !warning.contains("not active")),
+        "{:?}",
+        settings.warnings
+    );
 }
 
 #[test]
@@ -149,10 +159,10 @@ fn every_mistake_is_reported_at_its_place_and_no_secret_is_told() {
 
 #[test]
 fn what_this_release_ignores_is_told() {
-    let rest = "receiver: { spool: { dir: x } }\nincoming: [{ entity: order, path: { order_id: 5 } }]\n\
+    let rest = "receiver: { spool: { dir: x } }\nincoming: [{ entity: order }]\n\
         outgoing: [{ topic: t, on_failure: halt-key, tests: [{ in: 1, out: 1 }] }]\n";
     let warnings = load(&small(SECRETS, rest)).unwrap().warnings;
-    for part in ["receiver.spool:", "order: path:", "on_failure: halt-key:", "tests: accepted, not run"] {
+    for part in ["receiver.spool:", "on_failure: halt-key:", "tests: accepted, not run"] {
         assert!(warnings.iter().any(|warning| warning.contains(part)), "{part} in {warnings:?}");
     }
 }

@@ -49,6 +49,7 @@ mod sandbox_events;
 mod sandbox_lab;
 mod sandbox_openapi;
 mod scale_snapshot;
+mod scheduler_runs;
 mod schemas;
 mod signals_cli;
 mod stores_lab;

@@ -1,0 +1,74 @@
+//! How far a consumer group is behind, asked as a bystander: it joins nothing and commits nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+use super::convert::{self, TopicNames};
+use super::settings::{ClientError, ClientSettings, Ear, create};
+use crate::engine::checkpoint::Checkpoint;
+
+/// One question to the broker. An answer that takes longer is of no use: it is asked again a second later.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A bystander of one group and one topic.
+#[derive(Clone)]
+pub struct Backlog {
+    consumer: Arc<BaseConsumer<Ear>>,
+    topic: Arc<str>,
+    partitions: i32,
+}
+
+impl std::fmt::Debug for Backlog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backlog").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl Backlog {
+    /// A bystander of `group`, which works on the partitions of `topic`.
+    ///
+    /// # Errors
+    /// librdkafka refuses the settings.
+    pub fn new(
+        client: &ClientSettings,
+        group: &str,
+        topic: Arc<str>,
+        partitions: i32,
+    ) -> Result<Self, ClientError> {
+        let config = client.consumer("backlog", group, &[]);
+        let consumer = create("watching a group", &config, Ear::new("backlog"))?;
+        Ok(Self { consumer: Arc::new(consumer), topic, partitions })
+    }
+
+    /// Records of the topic that the group has not settled.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn records(&self) -> Result<u64, ClientError> {
+        let this = self.clone();
+        let counted = tokio::task::spawn_blocking(move || this.count()).await;
+        counted.unwrap_or_else(|error| Err(ClientError::said("watching a group", error.to_string(), false)))
+    }
+
+    fn count(&self) -> Result<u64, ClientError> {
+        let failed = |error| ClientError::new(format!("asking how far {} is worked off", self.topic), &error);
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            asked.add_partition(&self.topic, partition);
+        }
+        let answer = self.consumer.committed_offsets(asked, TIMEOUT).map_err(failed)?;
+        let mut records = 0;
+        for assignment in convert::committed(&answer, &mut TopicNames::default())? {
+            let number = assignment.partition.number;
+            let (low, high) = self.consumer.fetch_watermarks(&self.topic, number, TIMEOUT).map_err(failed)?;
+            records += match assignment.committed {
+                Some(next) => Checkpoint::unsettled(next.max(low), &assignment.metadata, high),
+                None => u64::try_from(high - low).unwrap_or(0),
+            };
+        }
+        Ok(records)
+    }
+}
