@@ -14,6 +14,7 @@ mod guard;
 mod headers;
 pub mod hooks;
 pub mod hooks_plan;
-pub mod paging;
 
 pub use client::{ClientConfig, ClientError, OnReply, Seen, StoreClient, Timeouts};
+
+pub use crate::model::envelope as paging;

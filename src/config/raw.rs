@@ -190,6 +190,10 @@ pub(super) struct Incoming {
     max_wait: Option<Time>,
     /// How long after a first 404 the second read follows. Default: 60s.
     confirm_gone: Option<Time>,
+    /// Settle callbacks that change nothing without a record. Default: false.
+    suppress_unchanged: Option<bool>,
+    /// How long after a callback an entity without a date of change is read once more; `off`: never. Default: 60s.
+    second_read: Option<SecondRead>,
     /// Shape of the record. Default: cloudevents.
     format: Option<Format>,
     /// Topic template. Default: kafka.topics.names.entity.

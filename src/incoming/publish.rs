@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::coalesce::Gathering;
-use super::hydrate::Row;
+use super::row::Row;
 use super::settings::{EntitySettings, Format, StoreSettings};
 use crate::model::hint::Op;
 use crate::model::ids::EntityId;

@@ -25,6 +25,8 @@ pub const API_QUOTA: &str = "bcbridge_api_quota_requests";
 pub const HINTS: &str = "bcbridge_hints_total";
 /// Reads that must be repeated (too early, refused for now, unreadable), per entity. Counter.
 pub const REREADS: &str = "bcbridge_rereads_total";
+/// Records that a sweep found missing or wrong, per store and entity: what BigCommerce never announced. Counter.
+pub const SWEEP_REPAIRED: &str = "bcbridge_sweep_repaired_total";
 /// Commands settled, per outcome. Counter.
 pub const COMMANDS: &str = "bcbridge_commands_total";
 /// Records put on a dead-letter topic, per reason. Counter.
@@ -39,7 +41,7 @@ pub const HOOKS: &str = "bcbridge_hooks";
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 15] = [
+pub const ALL: [&str; 16] = [
     OPEN_RECORDS,
     HYDRATED,
     HYDRATION_LATENCY,
@@ -49,6 +51,7 @@ pub const ALL: [&str; 15] = [
     API_QUOTA,
     HINTS,
     REREADS,
+    SWEEP_REPAIRED,
     COMMANDS,
     DEAD_LETTERS,
     TRANSACTIONS,
@@ -66,8 +69,18 @@ pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"
 /// Label `outcome` of a command.
 pub const COMMAND_OUTCOMES: [&str; 5] = ["applied", "rejected", "partial", "unknown", "dead"];
 /// Label `outcome` of a hint: listed by a record, or ended without one.
-pub const HINT_OUTCOMES: [&str; 6] =
-    ["published", "duplicate", "not_configured", "filtered", "no_row", "dead_letter"];
+pub const HINT_OUTCOMES: [&str; 10] = [
+    "published",
+    "duplicate",
+    "not_configured",
+    "filtered",
+    "no_row",
+    "unchanged",
+    "superseded",
+    "resolved",
+    "unresolved",
+    "dead_letter",
+];
 /// Label `result` of a transaction.
 pub const TRANSACTION_RESULTS: [&str; 2] = ["committed", "aborted"];
 /// Label `state` of a hook: sends; exists but was switched off; is wanted but absent; exists with other settings.
