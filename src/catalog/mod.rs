@@ -6,6 +6,7 @@
 //! BigCommerce's that it names.
 
 mod check;
+pub mod place;
 pub mod row;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 pub use row::{
     Action, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, List, ManyStyle, Pages, ReadMany,
-    Resolve, Scope, Since, Target,
+    Resolve, Scope, Since, Target, When,
 };
 
 use crate::model::request::{ApiPath, BadPath, Method, Request};

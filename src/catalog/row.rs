@@ -26,12 +26,15 @@ pub struct Entity {
     pub aliases: Vec<String>,
     /// One sentence for people.
     pub doc: String,
+    /// Bridged when the config has no `incoming` section.
+    #[serde(default)]
+    pub default: bool,
     /// The OpenAPI file that its paths stand in.
     pub spec: String,
     /// The OAuth scope that reads need.
     pub oauth: String,
-    /// Where the parts of the id stand in the entity's JSON, dots between names; `@name` is the part of that name of
-    /// the id that the read was made for, where the JSON does not repeat it. Empty for what can only be written.
+    /// Where the parts of the id stand in the entity's JSON (see [`super::place`]); `@name` is the part of that name
+    /// of the id that the read was made for, where the JSON does not repeat it. Empty for what can only be written.
     #[serde(default)]
     pub key: Vec<String>,
     /// Where the parts of the *hint's* id stand in the entity's JSON, when a hint is about a group of entities
@@ -157,10 +160,14 @@ pub struct List {
     /// The entity whose ids fill the places, in the order of its `ids`.
     #[serde(default)]
     pub over: Option<String>,
-    /// Fixed query parameters.
+    /// Query parameters; a value may be `{name}` of a part of the parent's id, and is left out where that part is
+    /// [`DEFAULT_PART`].
     #[serde(default)]
     pub query: BTreeMap<String, String>,
-    /// How its pages follow each other.
+    /// Besides the parents, once more with [`DEFAULT_PART`] in every place: the settings that no channel overrides.
+    #[serde(default)]
+    pub default: bool,
+    /// How its pages follow each other. A reply that is one object instead of an array is a list of one row.
     pub pages: Pages,
     /// Rows of one page at most; without meaning where there are no pages.
     #[serde(default = "page_size")]
@@ -242,25 +249,35 @@ pub struct Include {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scope {
-    /// The concrete scope.
+    /// The concrete scope; `{channel_id}` stands for the channel's number.
     pub name: String,
     /// What it says happened.
     #[serde(deserialize_with = "op")]
     pub op: Op,
-    /// Where the parts of the hint's id stand in the callback, dots between names; see [`Target::id`].
+    /// Where the parts of the hint's id stand in the callback; see [`Target::id`].
+    #[serde(default)]
     pub id: Vec<String>,
-    /// Where the meant row's key stands, of a hint that is about a group.
+    /// Where the meant row's key stands, of a hint that is about a group; without any of its parts all rows are meant.
     #[serde(default)]
     pub row: Option<Vec<String>>,
     /// The [`Resolve`] that takes the id, where the callback does not hold the entity's own.
     #[serde(default)]
     pub resolve: Option<String>,
-    /// Other entities that the callback is about as well.
+    /// Only callbacks of which this holds are about this entity; the others are about those in `also`.
+    #[serde(default)]
+    pub when: Option<When>,
+    /// What the callback is about where it lacks the id.
+    #[serde(default)]
+    pub otherwise: Option<Target>,
+    /// Other entities that the callback is about as well, where it holds their ids.
     #[serde(default)]
     pub also: Vec<Target>,
     /// Why nothing can be read after this event; it becomes a dead letter that says so.
     #[serde(default)]
     pub not_readable: Option<String>,
+    /// The store has sent the bridge away: its token is void from now on.
+    #[serde(default)]
+    pub stops_store: bool,
 }
 
 /// An entity that a callback of another entity's scope is about as well.
@@ -275,9 +292,25 @@ pub struct Target {
     /// Where the parts of its hint's id stand: `data.id`, `scope.channel_id`, `=text` for a fixed part,
     /// `data.ids[]` for one hint per element, `data.a|data.b` for whichever is there.
     pub id: Vec<String>,
+    /// Where the meant row's key stands, as in [`Scope::row`].
+    #[serde(default)]
+    pub row: Option<Vec<String>>,
     /// The [`Resolve`] of that entity that takes the id.
     #[serde(default)]
     pub resolve: Option<String>,
+    /// Only callbacks of which this holds are about it.
+    #[serde(default)]
+    pub when: Option<When>,
+}
+
+/// A condition on a callback: one place holds one of these texts, in whatever case.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct When {
+    /// The place, such as `data.resource_type`.
+    pub at: String,
+    /// The texts.
+    pub is: Vec<String>,
 }
 
 fn op<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Op, D::Error> {

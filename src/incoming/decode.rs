@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use crate::catalog::place::text_at;
 use crate::catalog::{Catalog, Scope};
 use crate::model::dead_letter::{DeadLetter, FailedAt};
 use crate::model::hint::{Hint, Trigger, header};
@@ -98,16 +99,6 @@ fn id_at(data: &Value, places: &[String]) -> Result<EntityId, BadId> {
         .map(|place| text_at(data, place.strip_prefix("data.").unwrap_or(place)).unwrap_or_default())
         .collect();
     EntityId::from_parts(&parts)
-}
-
-/// The text or whole number at a place such as `sku.variant_id`.
-pub fn text_at<'a>(value: &'a Value, place: &str) -> Option<Cow<'a, str>> {
-    let found = place.split('.').try_fold(value, |value, name| value.get(name))?;
-    match found {
-        Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Number(number) if number.is_u64() || number.is_i64() => Some(Cow::Owned(number.to_string())),
-        _ => None,
-    }
 }
 
 /// The topics that callbacks of one store go to.
