@@ -254,25 +254,29 @@ fn rows_of_one(settings: &EntitySettings, body: &Bytes, v2: bool) -> Result<Vec<
         return Ok(vec![whole.slice_ref(raw.get().as_bytes())]);
     }
     let mut rows = Vec::new();
+    let mut is_bare = true;
     for place in places {
-        rows.extend(elements_at(&whole, place)?);
+        let found = elements_at(&whole, place)?;
+        is_bare &= found.is_none();
+        rows.extend(found.into_iter().flatten());
     }
-    Ok(rows)
+    // Without any of its arrays, the reply itself is the row.
+    if is_bare { Ok(vec![whole]) } else { Ok(rows) }
 }
 
-/// The elements of the array at a place such as `line_items.physical_items`; none where there is no such place.
-fn elements_at(whole: &Bytes, place: &str) -> Result<Vec<Bytes>, String> {
+/// The elements of the array at a place such as `line_items.physical_items`, if there is such a place.
+fn elements_at(whole: &Bytes, place: &str) -> Result<Option<Vec<Bytes>>, String> {
     let mut at: &[u8] = whole;
     for name in place.split('.') {
         let fields: HashMap<String, &RawValue> =
             serde_json::from_slice(at).map_err(|e| format!("the reply has no {place}: {e}"))?;
         match fields.get(name).map(|value| value.get()) {
             Some(value) if value != "null" => at = value.as_bytes(),
-            _ => return Ok(Vec::new()),
+            _ => return Ok(None),
         }
     }
     let rows: Vec<&RawValue> = serde_json::from_slice(at).map_err(|e| format!("{place} is no array: {e}"))?;
-    Ok(rows.into_iter().map(|row| whole.slice_ref(row.get().as_bytes())).collect())
+    Ok(Some(rows.into_iter().map(|row| whole.slice_ref(row.get().as_bytes())).collect()))
 }
 
 fn list(body: &Bytes) -> Result<Page, Failure> {

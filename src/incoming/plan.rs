@@ -125,7 +125,7 @@ pub fn list_request(
     };
     query.extend(filled(&many.query, &settings.row, first));
     push_includes(settings, &mut query);
-    if pages::style(many.pages, &many.path) != Pages::None {
+    if pages::style(many.pages, &many.path) != Pages::None && many.page_size > 0 {
         let sizes = settings.query_includes().filter_map(|include| include.page_size);
         set(&mut query, "limit".into(), sizes.fold(many.page_size, usize::min).to_string());
     }

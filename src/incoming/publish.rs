@@ -278,7 +278,7 @@ mod tests {
             suspect: false,
         };
         let json = Bytes::from_static(br#"{"id":1,"price":"9.90","x":1.0}"#);
-        publication.row(&Row { id: EntityId::parse("1").unwrap(), json, version: Some(77) })
+        publication.row(&Row { id: EntityId::parse("1").unwrap(), json, version: Some(77), content: 1 })
     }
 
     fn header<'a>(record: &'a OutRecord, name: &str) -> &'a str {

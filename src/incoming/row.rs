@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::settings::EntitySettings;
 use crate::catalog::Entity;
+use crate::catalog::place::text_at;
 use crate::model::ids::EntityId;
 
 /// One row as it was read.
@@ -48,33 +49,24 @@ pub fn row_of(settings: &EntitySettings, asked: &EntityId, json: &Bytes) -> Resu
 ///
 /// # Errors
 /// A part is not there, or is not one.
-pub fn id_at(
+pub fn id_at<'a>(
     entity: &Entity,
-    places: &[String],
-    row: &Value,
-    asked: &EntityId,
+    places: &'a [String],
+    row: &'a Value,
+    asked: &'a EntityId,
 ) -> Result<EntityId, String> {
-    let part = |place: &String| match place.strip_prefix('@') {
+    let part = |place: &'a String| match place.strip_prefix('@') {
         Some(name) => part_of(entity, asked, name).map(Cow::Borrowed),
         None => text_at(row, place),
     };
     let parts: Option<Vec<_>> = places.iter().map(part).collect();
     let parts = parts.ok_or_else(|| format!("a row lacks {}", places.join(", ")))?;
-    EntityId::from_parts(&parts).map_err(|e| e.to_string())
+    EntityId::of_row(&parts).map_err(|e| e.to_string())
 }
 
 /// The part of a hint's id that the entity calls by this name.
 pub fn part_of<'a>(entity: &Entity, id: &'a EntityId, name: &str) -> Option<&'a str> {
     id.parts().nth(entity.ids.iter().position(|known| known == name)?)
-}
-
-/// The text or whole number at a place such as `identity.variant_id`.
-fn text_at<'a>(value: &'a Value, place: &str) -> Option<Cow<'a, str>> {
-    match place.split('.').try_fold(value, |value, name| value.get(name))? {
-        Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Number(number) if number.is_u64() || number.is_i64() => Some(Cow::Owned(number.to_string())),
-        _ => None,
-    }
 }
 
 /// A date as unix seconds: RFC 3339 (V3), RFC 2822 (V2), or a number.

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::testing::store;
 use super::*;
+use crate::incoming::line::TROUBLE;
+use crate::model::ids::EntityId;
 use crate::model::record::Position;
 use crate::model::request::{Answer, Request};
 
@@ -40,7 +42,10 @@ impl Counts {
 }
 
 impl Meter for Counts {
-    fn published(&self, _: &str, _: Op, hints: usize, _: Duration) {
+    fn repaired(&self, _: &str, _: &str, records: usize) {
+        self.add("repaired", records);
+    }
+    fn published(&self, _: &str, _: Op, hints: usize, _: Option<Duration>) {
         self.add("published", hints);
     }
     fn suppressed(&self, _: &str, why: Suppressed, hints: usize) {
@@ -245,16 +250,43 @@ fn what_nobody_understands_is_put_aside_with_its_bytes() {
 }
 
 #[test]
-fn what_is_forbidden_is_a_dead_letter_for_each_hint() {
+fn what_is_forbidden_waits_for_minutes_and_is_a_dead_letter_then() {
     let mut bench = bench(failing(Answer::Forbidden, 403));
+    (1..=600).for_each(|id| bench.update(&format!("product/{id}")));
     bench.update("product/1");
+    assert!(bench.pass(Duration::from_secs(240)).is_empty(), "a scope may be granted any minute");
+    assert!(bench.asked().len() <= 20, "it is asked with patience");
+    let settled = bench.pass(Duration::from_secs(120));
+    assert_eq!(offsets(&settled), (1..=601).collect::<Vec<_>>());
+    let letter = &settled[0].records[0];
+    assert_eq!(header(letter, "bc_dlq_reason"), "denied");
+    assert!(header(letter, "bc_dlq_message").contains("store_v2_products"), "{}", header(letter, "bc_dlq_message"));
+    assert_eq!(bench.counts.of("denied"), 601);
+    bench.answer(healthy);
     bench.update("product/1");
-    bench.update("product/2");
-    let settled = bench.pass(SECONDS);
-    assert_eq!(published(&settled), ["dlq/product/1", "dlq/product/1", "dlq/product/2"]);
-    assert_eq!(offsets(&settled), [1, 2, 3]);
-    assert_eq!(bench.counts.of("denied"), 3);
-    assert_eq!(bench.asked().len(), 1, "it is not asked again");
+    let settled = bench.pass(Duration::from_secs(61));
+    assert_eq!(published(&settled), ["product/1"], "once it is granted, all is as before");
+}
+
+#[test]
+fn one_entity_that_is_forbidden_holds_nobody_up() {
+    let mut bench = bench(|request| {
+        let is_bad = request.path.as_str().ends_with("/66");
+        if is_bad { reply(Answer::Forbidden, 403, &json!({})) } else { healthy_variant(request) }
+    });
+    bench.update("product_variant/1:66");
+    let mut all = bench.pass(SECONDS);
+    for n in 1..=40 {
+        bench.update(&format!("product_variant/1:{n}"));
+        all.extend(bench.pass(Duration::from_secs(10)));
+    }
+    assert_eq!(published(&all).len(), 41);
+    assert_eq!(bench.counts.of("denied"), 1);
+}
+
+fn healthy_variant(request: &Request) -> Reply {
+    let id: u64 = request.path.as_str().rsplit('/').next().unwrap().parse().unwrap();
+    reply(Answer::Done, 200, &json!({ "data": { "id": id, "product_id": 1 } }))
 }
 
 #[test]
@@ -295,7 +327,8 @@ fn a_list_that_fails_half_way_is_not_tried_further() {
     });
     (1..=100).for_each(|id| bench.update(&format!("product/{id}")));
     let job = bench.stage.start(bench.now + SECONDS).remove(0);
-    assert_eq!(futures::executor::block_on(job).outcomes.len(), 100);
+    let Done::Read(read) = futures::executor::block_on(job) else { panic!("it reads") };
+    assert_eq!(read.outcomes.len(), 100);
     assert_eq!(bench.asked().len(), 2);
 }
 
@@ -418,7 +451,8 @@ fn a_deleted_entity_is_not_brought_back_by_a_replica_that_lags() {
         let id = EntityId::parse("1").unwrap();
         let mut gathering = waiting.coalescer.take(&id).unwrap();
         gathering.hints[0].hint.created_at = Some(created_at);
-        waiting.coalescer.retry(&id, gathering, bench.now, bench.now);
+        let wait = crate::incoming::coalesce::Wait::AtLatest(bench.now);
+        waiting.coalescer.retry(&id, gathering, wait, bench.now);
     };
     deleted(&mut bench, Op::Delete, 2_000_000_000);
     let settled = bench.pass(SECONDS);
