@@ -26,14 +26,25 @@ pub enum Decision {
     Read,
 }
 
+/// A row that came along with its hint.
+#[derive(Debug, Clone, Copy)]
+pub struct Carried {
+    /// When it changed last, in unix seconds, where BigCommerce says so.
+    pub version: Option<i64>,
+    /// What it holds: see [`super::row::Row::content`].
+    pub content: u64,
+    /// When its read began, in unix milliseconds: but for the list's lag, what it holds is no older than that.
+    pub began_ms: i64,
+}
+
 /// Decides, given what was published and what was carried.
-pub fn decide(known: &State, carried: &State, cause: Cause) -> Decision {
+pub fn decide(known: &State, carried: &Carried, cause: Cause) -> Decision {
     if cause == Cause::Callback {
         return Decision::Read;
     }
     let order = carried.version.zip(known.version).map(|(carried, known)| carried.cmp(&known));
     let says_the_same = known.holds(carried.content);
-    let is_newer_read = known.read_at_ms == 0 || carried.read_at_ms > known.read_at_ms + MARGIN_MS;
+    let is_newer_read = known.seen_ms == 0 || carried.began_ms > known.seen_ms + MARGIN_MS;
     // A person who asked for a snapshot wants to see every entity in it.
     let wants_all = matches!(cause, Cause::Snapshot | Cause::Sync);
     match (is_newer_read, order) {
@@ -52,38 +63,47 @@ mod tests {
 
     use super::*;
 
-    fn state(version: Option<i64>, read_at_ms: i64, content: u64) -> State {
-        State { version, read_at_ms, content, gone: false }
+    fn state(version: Option<i64>, seen_ms: i64, content: u64) -> State {
+        State { version, seen_ms, content, gone: false }
+    }
+
+    fn row(version: Option<i64>, began_ms: i64, content: u64) -> Carried {
+        Carried { version, content, began_ms }
     }
 
     #[test]
     fn each_case_has_its_answer() {
         let known = state(Some(100), 50_000, 7);
         for (carried, cause, expected) in [
-            (state(Some(100), 70_000, 8), Cause::Sweep, Decision::Publish),
-            (state(Some(101), 70_000, 8), Cause::Poll, Decision::Publish),
-            (state(Some(99), 70_000, 8), Cause::Sweep, Decision::Read),
-            (state(Some(100), 70_000, 7), Cause::Sweep, Decision::Unchanged),
-            (state(Some(100), 70_000, 7), Cause::Snapshot, Decision::Publish),
-            (state(Some(101), 40_000, 8), Cause::Sweep, Decision::Publish),
-            (state(Some(100), 40_000, 7), Cause::Snapshot, Decision::Superseded),
-            (state(Some(100), 40_000, 7), Cause::Sweep, Decision::Unchanged),
-            (state(Some(100), 60_000, 8), Cause::Snapshot, Decision::Read),
-            (state(None, 60_000, 8), Cause::Snapshot, Decision::Read),
-            (state(Some(101), 70_000, 8), Cause::Callback, Decision::Read),
+            (row(Some(100), 70_000, 8), Cause::Sweep, Decision::Publish),
+            (row(Some(101), 70_000, 8), Cause::Poll, Decision::Publish),
+            (row(Some(99), 70_000, 8), Cause::Sweep, Decision::Read),
+            (row(Some(100), 70_000, 7), Cause::Sweep, Decision::Unchanged),
+            (row(Some(100), 70_000, 7), Cause::Snapshot, Decision::Publish),
+            (row(Some(101), 40_000, 8), Cause::Sweep, Decision::Publish),
+            (row(Some(100), 40_000, 7), Cause::Snapshot, Decision::Superseded),
+            (row(Some(100), 40_000, 7), Cause::Sweep, Decision::Unchanged),
+            (row(Some(100), 60_000, 8), Cause::Snapshot, Decision::Read),
+            (row(None, 60_000, 8), Cause::Snapshot, Decision::Read),
+            (row(Some(101), 70_000, 8), Cause::Callback, Decision::Read),
         ] {
             assert_eq!(decide(&known, &carried, cause), expected, "{carried:?} {cause:?}");
         }
-        assert_eq!(decide(&State::default(), &known, Cause::Snapshot), Decision::Publish, "never read");
+        assert_eq!(decide(&State::default(), &row(Some(1), 5, 7), Cause::Snapshot), Decision::Publish, "never read");
         let gone = State { gone: true, content: 7, ..known };
-        assert_eq!(decide(&gone, &state(Some(100), 70_000, 7), Cause::Sweep), Decision::Publish, "it is back");
-        assert_eq!(decide(&gone, &state(Some(100), 55_000, 7), Cause::Sweep), Decision::Read);
+        assert_eq!(decide(&gone, &row(Some(100), 70_000, 7), Cause::Sweep), Decision::Publish, "it is back");
+        assert_eq!(decide(&gone, &row(Some(100), 55_000, 7), Cause::Sweep), Decision::Read);
     }
 
     fn any_state() -> impl Strategy<Value = State> {
         let version = prop::option::of(0_i64..60);
         (version, 0_i64..60_000, 1_u64..4, any::<bool>())
-            .prop_map(|(version, read_at_ms, content, gone)| State { version, read_at_ms, content, gone })
+            .prop_map(|(version, seen_ms, content, gone)| State { version, seen_ms, content, gone })
+    }
+
+    fn any_row() -> impl Strategy<Value = Carried> {
+        (prop::option::of(0_i64..60), 0_i64..60_000, 1_u64..4)
+            .prop_map(|(version, began_ms, content)| row(version, began_ms, content))
     }
 
     fn any_cause() -> impl Strategy<Value = Cause> {
@@ -93,12 +113,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_older_is_ever_published(known in any_state(), carried in any_state(), cause in any_cause()) {
+        fn nothing_older_is_ever_published(known in any_state(), carried in any_row(), cause in any_cause()) {
             let decision = decide(&known, &carried, cause);
             let older = carried.version.zip(known.version).is_some_and(|(new, old)| new < old);
             if decision == Decision::Publish {
                 prop_assert!(!older);
-                let later = known.read_at_ms == 0 || carried.read_at_ms > known.read_at_ms + MARGIN_MS;
+                let later = known.seen_ms == 0 || carried.began_ms > known.seen_ms + MARGIN_MS;
                 let newer = carried.version.zip(known.version).is_some_and(|(new, old)| new > old);
                 prop_assert!(later || newer);
             }
@@ -107,25 +127,39 @@ mod tests {
             }
         }
 
-        /// Whatever a lagging list shows of a history, in whatever order its rows come: once one of them was read
-        /// directly, what is published never goes back.
+        /// Whatever a lagging list shows of a history, dated or not, and in whatever order its rows come: once one
+        /// state was read directly, what is published never goes back.
         #[test]
         fn rows_of_a_lagging_list_never_take_the_published_state_back(
-            changes in prop::collection::vec(1_i64..20_000, 1..12),
-            reads in prop::collection::vec((0_i64..120_000, 0_i64..MARGIN_MS, any_cause()), 1..30),
+            changes in prop::collection::vec(0_i64..20_000, 1..12),
+            is_dated in any::<bool>(),
+            reads in prop::collection::vec((0_i64..120_000, 0_i64..MARGIN_MS, 0_i64..30_000, any_cause()), 1..30),
         ) {
             // State n holds content n + 1 from times[n] on, dated in whole seconds.
-            let times: Vec<i64> = changes.iter().scan(0, |at, step| { *at += step + 1_000; Some(*at) }).collect();
+            let times: Vec<i64> = changes.iter().scan(0, |at, step| { *at += step + 1_001; Some(*at) }).collect();
             let at = |ms: i64| times.iter().rposition(|since| *since <= ms);
-            let Some(first) = at(times[0]) else { return Ok(()) };
-            let seen = |n: usize, read_at_ms| state(Some(times[n] / 1000), read_at_ms, n as u64 + 1);
-            let mut known = seen(first, times[0]);
-            for (read_at_ms, lag, cause) in reads {
-                let Some(n) = at(read_at_ms - lag) else { continue };
-                let carried = seen(n, read_at_ms);
-                if decide(&known, &carried, cause) == Decision::Publish {
-                    prop_assert!(carried.content >= known.content, "{} follows {}", carried.content, known.content);
-                    known = State { read_at_ms: known.read_at_ms.max(read_at_ms), ..carried };
+            let date = |n: usize| is_dated.then(|| times[n] / 1000);
+            let mut known = state(date(0), times[0], 1);
+            let mut events: Vec<(i64, Carried, Cause)> = Vec::new();
+            for (began_ms, lag, took, cause) in reads {
+                let Some(n) = at(began_ms - lag) else { continue };
+                events.push((began_ms + took, row(date(n), began_ms, n as u64 + 1), cause));
+            }
+            events.sort_by_key(|(in_hand, ..)| *in_hand);
+            for (in_hand_ms, carried, cause) in events {
+                match decide(&known, &carried, cause) {
+                    Decision::Publish => {
+                        prop_assert!(carried.content >= known.content, "{carried:?} follows {known:?}");
+                        known = state(carried.version, known.seen_ms.max(in_hand_ms), carried.content);
+                    }
+                    // A read of the entity tells the truth as it is then.
+                    Decision::Read => {
+                        let n = at(in_hand_ms).unwrap_or(0);
+                        known = state(date(n), known.seen_ms.max(in_hand_ms), n as u64 + 1);
+                    }
+                    Decision::Unchanged | Decision::Superseded => {
+                        known.seen_ms = known.seen_ms.max(in_hand_ms);
+                    }
                 }
             }
         }

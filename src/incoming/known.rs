@@ -1,7 +1,7 @@
 //! What is known of one entity: the state that was published last, and the events that its last records list. Pure.
 //!
 //! A hint may be about a group of rows (stock is hinted by product and published by variant); then each row's state
-//! is known. Written to the ledger as JSON, kept in memory packed: some 60 bytes for most entities.
+//! is known. Written to the ledger as JSON, kept in memory packed: some 40 bytes for most entities.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -24,9 +24,9 @@ pub struct State {
     /// When it changed last (unix seconds), where BigCommerce says so; of what is gone, when it was deleted.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     pub version: Option<i64>,
-    /// When its read began, in unix milliseconds; 0 if that is not known.
+    /// When it was in hand, in unix milliseconds: what it holds is no newer than that. 0 if that is not known.
     #[serde(rename = "t", default, skip_serializing_if = "is_default")]
-    pub read_at_ms: i64,
+    pub seen_ms: i64,
     /// What it holds: see [`super::row::Row::content`].
     #[serde(rename = "h", default, skip_serializing_if = "is_default")]
     pub content: u64,
@@ -114,62 +114,67 @@ impl Known {
             None => self.rows.push(KnownRow { id: id.clone(), state, missed_ms: 0 }),
         }
         if self.rows.len() > MAX_ROWS {
-            let oldest = self.rows.iter().enumerate().min_by_key(|(_, row)| (!row.state.gone, row.state.read_at_ms));
+            let oldest = self.rows.iter().enumerate().min_by_key(|(_, row)| (!row.state.gone, row.state.seen_ms));
             let at = oldest.map(|(at, _)| at).expect("there are rows");
             self.rows.swap_remove(at);
         }
     }
 
-    /// The bytes that are kept in memory.
+    /// The bytes that are kept in memory: 22 and 7 for each event, most of the time.
     pub(super) fn pack(&self) -> Box<[u8]> {
-        let mut out = Vec::with_capacity(32 + self.events.len() * 8);
+        let mut out = Vec::with_capacity(22 + self.events.len() * 7);
         let again = self.recheck.is_some_and(|recheck| recheck.again);
-        out.push(u8::from(self.recheck.is_some()) | u8::from(again) << 1);
-        pack_state(&mut out, &self.state);
+        let flags = [(self.recheck.is_some(), RECHECK), (again, AGAIN), (!self.rows.is_empty(), ROWS)];
+        let flags = flags.into_iter().filter(|(is, _)| *is).fold(0, |flags, (_, flag)| flags | flag);
+        pack_state(&mut out, flags, &self.state);
         if let Some(recheck) = self.recheck {
             out.extend(recheck.at_s.to_le_bytes());
         }
-        out.extend(u16::try_from(self.rows.len()).expect("rows are bounded").to_le_bytes());
+        if !self.rows.is_empty() {
+            out.extend(u16::try_from(self.rows.len()).expect("rows are bounded").to_le_bytes());
+        }
         for row in &self.rows {
             let id = row.id.as_str().as_bytes();
+            pack_state(&mut out, 0, &row.state);
             out.extend(u16::try_from(id.len()).expect("ids are short").to_le_bytes());
             out.extend(id);
-            pack_state(&mut out, &row.state);
-            out.extend(row.missed_ms.to_le_bytes());
+            out.extend(&row.missed_ms.to_le_bytes()[..TIME]);
         }
-        self.events.iter().for_each(|event| out.extend(event.to_le_bytes()));
+        self.events.iter().for_each(|event| out.extend(&event.to_le_bytes()[..HASH]));
         out.into_boxed_slice()
     }
 
     /// What was packed.
     pub(super) fn unpack(bytes: &[u8]) -> Self {
         let mut from = Unpack(bytes);
-        let flags = from.byte();
-        let state = from.state();
-        let recheck = (flags & 1 != 0).then(|| Recheck { at_s: from.number(), again: flags & 2 != 0 });
-        let rows = (0..from.short())
-            .map(|_| {
-                let length = usize::from(from.short());
-                let id = std::str::from_utf8(from.take(length)).expect("it was a text when it was packed");
-                let id = EntityId::parse(id).expect("it was an id when it was packed");
-                KnownRow { id, state: from.state(), missed_ms: from.number() }
-            })
-            .collect();
-        let events = from.0.chunks_exact(8).map(|event| u64::from_le_bytes(event.try_into().expect("8 bytes")));
+        let (flags, state) = from.state();
+        let recheck = flags & RECHECK != 0;
+        let recheck = recheck.then(|| Recheck { at_s: from.signed(), again: flags & AGAIN != 0 });
+        let rows = if flags & ROWS != 0 { from.number(2) } else { 0 };
+        let rows = (0..rows).map(|_| from.row()).collect();
+        let events = from.0.chunks_exact(HASH).map(|event| Unpack(event).number(HASH));
         Self { state, rows, recheck, events: events.collect() }
     }
 }
 
 const VERSION: u8 = 1;
 const GONE: u8 = 2;
+const RECHECK: u8 = 4;
+const AGAIN: u8 = 8;
+const ROWS: u8 = 16;
 
-fn pack_state(out: &mut Vec<u8>, state: &State) {
-    out.push(u8::from(state.version.is_some()) * VERSION | u8::from(state.gone) * GONE);
+/// Bytes of a moment in milliseconds: good for 8,900 years.
+const TIME: usize = 6;
+/// Bytes of a hash of 53 bits.
+const HASH: usize = 7;
+
+fn pack_state(out: &mut Vec<u8>, flags: u8, state: &State) {
+    out.push(flags | u8::from(state.version.is_some()) * VERSION | u8::from(state.gone) * GONE);
     if let Some(version) = state.version {
         out.extend(version.to_le_bytes());
     }
-    out.extend(state.read_at_ms.to_le_bytes());
-    out.extend(state.content.to_le_bytes());
+    out.extend(&state.seen_ms.to_le_bytes()[..TIME]);
+    out.extend(&state.content.to_le_bytes()[..HASH]);
 }
 
 /// Takes packed fields off the front. What was packed by this process is whole.
@@ -182,24 +187,33 @@ impl<'a> Unpack<'a> {
         taken
     }
 
-    fn byte(&mut self) -> u8 {
-        self.take(1)[0]
+    fn number(&mut self, bytes: usize) -> u64 {
+        let mut number = [0; 8];
+        number[..bytes].copy_from_slice(self.take(bytes));
+        u64::from_le_bytes(number)
     }
 
-    fn short(&mut self) -> u16 {
-        u16::from_le_bytes(self.take(2).try_into().expect("2 bytes"))
-    }
-
-    fn number(&mut self) -> i64 {
+    fn signed(&mut self) -> i64 {
         i64::from_le_bytes(self.take(8).try_into().expect("8 bytes"))
     }
 
-    fn state(&mut self) -> State {
-        let flags = self.byte();
-        let version = (flags & VERSION != 0).then(|| self.number());
-        let read_at_ms = self.number();
-        let content = u64::from_le_bytes(self.take(8).try_into().expect("8 bytes"));
-        State { version, read_at_ms, content, gone: flags & GONE != 0 }
+    fn time(&mut self) -> i64 {
+        i64::try_from(self.number(TIME)).expect("48 bits fit")
+    }
+
+    fn state(&mut self) -> (u8, State) {
+        let flags = self.take(1)[0];
+        let version = (flags & VERSION != 0).then(|| self.signed());
+        let (seen_ms, content) = (self.time(), self.number(HASH));
+        (flags, State { version, seen_ms, content, gone: flags & GONE != 0 })
+    }
+
+    fn row(&mut self) -> KnownRow {
+        let (_, state) = self.state();
+        let length = usize::try_from(self.number(2)).expect("16 bits fit");
+        let id = std::str::from_utf8(self.take(length)).expect("it was a text when it was packed");
+        let id = EntityId::parse(id).expect("it was an id when it was packed");
+        KnownRow { id, state, missed_ms: self.time() }
     }
 }
 
@@ -240,12 +254,12 @@ mod tests {
     use super::*;
 
     fn any_state() -> impl Strategy<Value = State> {
-        (any::<Option<i64>>(), any::<i64>(), 0_u64..1 << 53, any::<bool>())
-            .prop_map(|(version, read_at_ms, content, gone)| State { version, read_at_ms, content, gone })
+        (any::<Option<i64>>(), 0_i64..1 << 47, 0_u64..1 << 53, any::<bool>())
+            .prop_map(|(version, seen_ms, content, gone)| State { version, seen_ms, content, gone })
     }
 
     fn any_row() -> impl Strategy<Value = KnownRow> {
-        ("[a-z][a-z0-9.-]{0,20}", any_state(), any::<i64>()).prop_map(|(id, state, missed_ms)| KnownRow {
+        ("[a-z][a-z0-9.-]{0,20}", any_state(), 0_i64..1 << 47).prop_map(|(id, state, missed_ms)| KnownRow {
             id: EntityId::parse(&id).unwrap(),
             state,
             missed_ms,
@@ -273,7 +287,7 @@ mod tests {
     #[test]
     fn a_ledger_of_before_is_understood() {
         let known: Known = serde_json::from_str(r#"{"v":9,"e":[1,2]}"#).unwrap();
-        assert_eq!((known.state.version, known.state.read_at_ms, known.events.len()), (Some(9), 0, 2));
+        assert_eq!((known.state.version, known.state.seen_ms, known.events.len()), (Some(9), 0, 2));
         assert_eq!(serde_json::to_string(&known).unwrap(), r#"{"v":9,"e":[1,2]}"#);
         assert!(!known.state.holds(0), "what was never read holds nothing");
     }
@@ -283,11 +297,11 @@ mod tests {
         let mut known = Known::default();
         let id = |n: usize| EntityId::parse(&(n + 1).to_string()).unwrap();
         for n in 0..MAX_ROWS + 2 {
-            let read_at_ms = i64::try_from(n).unwrap() + 1;
-            known.set_row(&id(n), State { read_at_ms, gone: n == 7, ..State::default() });
+            let seen_ms = i64::try_from(n).unwrap() + 1;
+            known.set_row(&id(n), State { seen_ms, gone: n == 7, ..State::default() });
         }
         assert_eq!(known.rows.len(), MAX_ROWS);
         assert_eq!((known.row(&id(7)), known.row(&id(0))), (State::default(), State::default()));
-        assert_eq!(known.row(&id(1)).read_at_ms, 2);
+        assert_eq!(known.row(&id(1)).seen_ms, 2);
     }
 }

@@ -1,7 +1,7 @@
 //! Hints that carry the row of a list: settled without a request where that is safe.
 
 use super::Incoming;
-use crate::incoming::carried::{Decision, decide};
+use crate::incoming::carried::{Carried, Decision, decide};
 use crate::incoming::coalesce::{Gathered, Gathering};
 use crate::incoming::known::State;
 use crate::incoming::line::Yields;
@@ -19,25 +19,25 @@ impl<S: Store> Incoming<S> {
     /// Settles a hint by the row that it carries. The hint comes back where the entity must be read: it carries no
     /// row, or one that proves nothing.
     pub(super) fn carried(&mut self, gathered: Gathered) -> Result<Settled, Gathered> {
-        let Some((row, read_at_ms)) = self.carried_row(&gathered) else { return Err(gathered) };
+        let Some((row, began_ms)) = self.carried_row(&gathered) else { return Err(gathered) };
         let key = gathered.hint.trigger.key.clone();
         let settings = self.lines[&key.entity].settings.clone();
         let is_group = settings.row.hint_key.is_some();
         let mut known = self.memory.get(&key);
         let state = if is_group { known.row(&row.id) } else { known.state };
-        let carried = State { version: row.version, read_at_ms, content: row.content, gone: false };
+        let carried = Carried { version: row.version, content: row.content, began_ms };
         let why = match decide(&state, &carried, gathered.hint.cause()) {
             Decision::Read => return Err(gathered),
             Decision::Publish => {
                 let gathering = Gathering { hints: vec![gathered], ..Gathering::default() };
-                let read = super::publication::Fresh { rows: vec![row], read_at_ms, suspect: false, whole: false };
+                let read = super::publication::Fresh { rows: vec![row], read_at_ms: began_ms, suspect: false, whole: false };
                 return Ok(self.publish(&settings, &key, &gathering, read));
             }
             Decision::Unchanged => Suppressed::Unchanged,
             Decision::Superseded => Suppressed::Superseded,
         };
         // Not worth a record of the ledger: after a crash the row is compared with an older read, which is safe.
-        let seen = State { read_at_ms: read_at_ms.max(state.read_at_ms), ..state };
+        let seen = State { seen_ms: (self.clock)().max(state.seen_ms), ..state };
         match is_group {
             true => known.set_row(&row.id, seen),
             false => known.state = seen,

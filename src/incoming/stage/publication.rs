@@ -54,7 +54,7 @@ impl<S: Store> Incoming<S> {
         gathering: &Gathering,
         read: Fresh,
     ) -> Settled {
-        let before = self.memory.get(key);
+        let (before, now_ms) = (self.memory.get(key), (self.clock)());
         let mut known = before.clone();
         let is_group = settings.row.hint_key.is_some();
         let publication = Publication {
@@ -80,7 +80,7 @@ impl<S: Store> Incoming<S> {
             }
             let seen = State {
                 version: row.version.or(state.version),
-                read_at_ms: read.read_at_ms.max(state.read_at_ms),
+                seen_ms: now_ms.max(state.seen_ms),
                 content: row.content,
                 gone: false,
             };
@@ -92,7 +92,7 @@ impl<S: Store> Incoming<S> {
         let is_lost = is_group && read.whole && self.vanished(&publication, &read.rows, &mut known, &mut made);
         known.recheck = self.recheck(settings, gathering, (&before, &known), &read, is_lost);
         if is_group && read.whole {
-            known.state.read_at_ms = read.read_at_ms.max(before.state.read_at_ms);
+            known.state.seen_ms = now_ms.max(before.state.seen_ms);
         }
         self.count(settings, gathering, &made, gathering.op());
         self.close(key, gathering, (&before, known), made.records)
@@ -106,7 +106,7 @@ impl<S: Store> Incoming<S> {
         gathering: &Gathering,
         read_at_ms: i64,
     ) -> Settled {
-        let before = self.memory.get(key);
+        let (before, now_ms) = (self.memory.get(key), (self.clock)());
         let mut known = before.clone();
         let publication =
             Publication { store: &self.settings, settings, gathering, read_at_ms, suspect: false };
@@ -114,7 +114,7 @@ impl<S: Store> Incoming<S> {
         // A later state of it counts, an earlier one is a replica that lags.
         let gone = |state: State| State {
             version: state.version.max(gathering.created_at()),
-            read_at_ms: read_at_ms.max(state.read_at_ms),
+            seen_ms: now_ms.max(state.seen_ms),
             content: 0,
             gone: true,
         };
@@ -127,7 +127,7 @@ impl<S: Store> Incoming<S> {
                 made.published += 1;
                 known.set_row(row, gone(before.row(row)));
             }
-            known.state.read_at_ms = read_at_ms.max(before.state.read_at_ms);
+            known.state.seen_ms = now_ms.max(before.state.seen_ms);
         } else if before.state.gone && skips_unchanged(settings, gathering) {
             made.unchanged += 1;
         } else {
@@ -170,7 +170,7 @@ impl<S: Store> Incoming<S> {
         known: &mut Known,
         made: &mut Made,
     ) -> bool {
-        let (gathering, at) = (publication.gathering, publication.read_at_ms);
+        let (gathering, at, now_ms) = (publication.gathering, publication.read_at_ms, (self.clock)());
         let there: BTreeSet<&EntityId> = rows.iter().map(|row| &row.id).collect();
         let confirm_ms = i64::try_from(publication.settings.confirm_gone.as_millis()).unwrap_or(i64::MAX);
         let mut is_lost = false;
@@ -190,7 +190,7 @@ impl<S: Store> Incoming<S> {
             made.records.extend(publication.gone(&row.id));
             made.published += 1;
             let version = row.state.version.max(gathering.created_at());
-            row.state = State { version, read_at_ms: at.max(row.state.read_at_ms), content: 0, gone: true };
+            row.state = State { version, seen_ms: now_ms.max(row.state.seen_ms), content: 0, gone: true };
         }
         // What was never published and is said to be deleted: readers may know it from before the ledger.
         let named: BTreeSet<EntityId> = gathering.rows().into_iter().flatten().cloned().collect();
@@ -199,7 +199,7 @@ impl<S: Store> Incoming<S> {
                 made.records.extend(publication.gone(row));
                 made.published += 1;
                 let version = gathering.created_at();
-                known.set_row(row, State { version, read_at_ms: at, content: 0, gone: true });
+                known.set_row(row, State { version, seen_ms: now_ms, content: 0, gone: true });
             }
         }
         is_lost
@@ -288,7 +288,7 @@ fn skips_unchanged(settings: &EntitySettings, gathering: &Gathering) -> bool {
 
 /// Whether two notes differ in more than the time of their reads.
 fn differs(before: &Known, after: &Known) -> bool {
-    let state = |state: &State| State { read_at_ms: 0, ..*state };
+    let state = |state: &State| State { seen_ms: 0, ..*state };
     let rows = |known: &Known| -> Vec<_> {
         known.rows.iter().map(|row| (row.id.clone(), state(&row.state), row.missed_ms)).collect()
     };
