@@ -89,7 +89,11 @@ mod tests {
         ] {
             assert_eq!(decide(&known, &carried, cause), expected, "{carried:?} {cause:?}");
         }
-        assert_eq!(decide(&State::default(), &row(Some(1), 5, 7), Cause::Snapshot), Decision::Publish, "never read");
+        assert_eq!(
+            decide(&State::default(), &row(Some(1), 5, 7), Cause::Snapshot),
+            Decision::Publish,
+            "never read"
+        );
         let gone = State { gone: true, content: 7, ..known };
         assert_eq!(decide(&gone, &row(Some(100), 70_000, 7), Cause::Sweep), Decision::Publish, "it is back");
         assert_eq!(decide(&gone, &row(Some(100), 55_000, 7), Cause::Sweep), Decision::Read);

@@ -364,7 +364,11 @@ mod tests {
         for step in 0..20 {
             coalescer.add(hint(0, step, Op::Update), ms(u64::try_from(step).unwrap() * 200));
             if step < 10 {
-                assert_eq!(coalescer.due(Urgency::Live, ms(u64::try_from(step).unwrap() * 200 + 199)).count(), 0, "{step}");
+                assert_eq!(
+                    coalescer.due(Urgency::Live, ms(u64::try_from(step).unwrap() * 200 + 199)).count(),
+                    0,
+                    "{step}"
+                );
             }
         }
         assert_eq!(coalescer.next_due(Urgency::Live), Some(ms(2000)));
@@ -426,9 +430,15 @@ mod tests {
         swept.hint.trigger.scope = Cause::Sweep.scope().unwrap().to_owned();
         coalescer.add(swept, start);
         let late = start + Duration::from_secs(9);
-        assert_eq!((coalescer.due(Urgency::Live, late).count(), coalescer.due(Urgency::Patient, late).count()), (0, 1));
+        assert_eq!(
+            (coalescer.due(Urgency::Live, late).count(), coalescer.due(Urgency::Patient, late).count()),
+            (0, 1)
+        );
         coalescer.add(hint(0, 1, Op::Update), start);
-        assert_eq!((coalescer.due(Urgency::Live, late).count(), coalescer.due(Urgency::Patient, late).count()), (1, 0));
+        assert_eq!(
+            (coalescer.due(Urgency::Live, late).count(), coalescer.due(Urgency::Patient, late).count()),
+            (1, 0)
+        );
         assert_eq!(coalescer.waiting().count(), 1);
     }
 

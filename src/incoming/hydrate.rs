@@ -203,11 +203,12 @@ impl<S: Store> Reader<S> {
         let limit = request.query.iter().find(|(name, _)| name == "limit");
         let limit = limit.and_then(|(_, value)| value.parse().ok()).unwrap_or(1);
         let below_parent = placeholders(request.path.template()).next().is_some();
+        let v2 = is_v2(&request);
         let reply = self.store.send(request).await;
         if reply.answer == Answer::Missing && below_parent {
             return Ok(None);
         }
-        Ok(Some((list(&done(reply)?.body)?, limit)))
+        Ok(Some((list(&done(reply)?.body, v2)?, limit)))
     }
 
     /// Reads all rows of a sub-resource and puts them into the entity's JSON.
@@ -218,13 +219,14 @@ impl<S: Store> Reader<S> {
             let Some(at) = next.take() else { break };
             let request =
                 plan::sub_request(&self.settings, path, id, &at, self.purpose).map_err(Failure::Garbled)?;
+            let v2 = is_v2(&request);
             let reply = self.store.send(request).await;
             // The entity vanished between the two reads; the next try finds that out.
             if reply.answer == Answer::Missing {
                 let detail = format!("its {field} are gone");
                 return Err(Failure::Later { after: Duration::from_secs(1), detail });
             }
-            let page = list(&done(reply)?.body)?;
+            let page = list(&done(reply)?.body, v2)?;
             for row in &page.rows {
                 if array.len() > 1 {
                     array.push(',');
@@ -250,7 +252,8 @@ fn rows_of_one(settings: &EntitySettings, body: &Bytes, v2: bool) -> Result<Vec<
     let whole = if v2 { body.clone() } else { envelope::single(body).map_err(|e| e.to_string())? };
     let places = &settings.row.read.rows;
     if places.is_empty() {
-        let raw: &RawValue = serde_json::from_slice(&whole).map_err(|e| format!("the reply is no JSON: {e}"))?;
+        let raw: &RawValue =
+            serde_json::from_slice(&whole).map_err(|e| format!("the reply is no JSON: {e}"))?;
         return Ok(vec![whole.slice_ref(raw.get().as_bytes())]);
     }
     let mut rows = Vec::new();
@@ -279,8 +282,9 @@ fn elements_at(whole: &Bytes, place: &str) -> Result<Option<Vec<Bytes>>, String>
     Ok(Some(rows.into_iter().map(|row| whole.slice_ref(row.get().as_bytes())).collect()))
 }
 
-fn list(body: &Bytes) -> Result<Page, Failure> {
-    envelope::list(body).map_err(|e| Failure::Garbled(e.to_string()))
+fn list(body: &Bytes, v2: bool) -> Result<Page, Failure> {
+    let page = if v2 { envelope::bare_list(body) } else { envelope::list(body) };
+    page.map_err(|e| Failure::Garbled(e.to_string()))
 }
 
 fn is_v2(request: &Request) -> bool {

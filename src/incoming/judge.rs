@@ -123,7 +123,9 @@ fn missing(gathering: &mut Gathering, confirm_gone: Duration, now: Instant) -> V
 fn found(gathering: &mut Gathering, known: &Known, rows: Vec<Row>, rules: Rules, now: Instant) -> Verdict {
     let of = |row: &Row| if rules.is_group { known.row(&row.id) } else { known.state };
     let older = rows.iter().any(|row| row.version.zip(of(row).version).is_some_and(|(new, old)| new < old));
-    let deleted = rows.iter().any(|row| gathering.says_row_deleted(&row.id) || !rules.is_group && gathering.says_deleted());
+    let deleted = rows
+        .iter()
+        .any(|row| gathering.says_row_deleted(&row.id) || !rules.is_group && gathering.says_deleted());
     let version = rows.iter().filter_map(|row| row.version).max();
     let suspect =
         version.zip(gathering.created_at()).is_some_and(|(version, at)| version < at - SUSPECT_SLACK);
@@ -240,9 +242,15 @@ mod tests {
         let mut deleted = gathering(&[Op::Delete]);
         deleted.hints[0].hint.trigger.row = Some(id("3"));
         let verdict = judge(&mut deleted, &known, Ok(rows(9, 3)), rules, Instant::now());
-        assert!(matches!(verdict, Verdict::Publish { suspect: false, .. }), "the row is not among them: {verdict:?}");
+        assert!(
+            matches!(verdict, Verdict::Publish { suspect: false, .. }),
+            "the row is not among them: {verdict:?}"
+        );
         deleted.hints[0].hint.trigger.row = Some(id("2"));
-        assert!(matches!(judge(&mut deleted, &known, Ok(rows(9, 3)), rules, Instant::now()), Verdict::Again(_)));
+        assert!(matches!(
+            judge(&mut deleted, &known, Ok(rows(9, 3)), rules, Instant::now()),
+            Verdict::Again(_)
+        ));
     }
 
     #[test]
@@ -269,7 +277,8 @@ mod tests {
             Just(Err(Failure::Garbled("x".into()))),
             Just(Err(Failure::Denied(reply()))),
             Just(Err(Failure::Refused { reason: Reason::Refused, reply: reply() })),
-            (0_u64..5).prop_map(|s| Err(Failure::Later { after: Duration::from_secs(s), detail: "x".into() })),
+            (0_u64..5)
+                .prop_map(|s| Err(Failure::Later { after: Duration::from_secs(s), detail: "x".into() })),
         ]
     }
 

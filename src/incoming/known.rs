@@ -114,7 +114,8 @@ impl Known {
             None => self.rows.push(KnownRow { id: id.clone(), state, missed_ms: 0 }),
         }
         if self.rows.len() > MAX_ROWS {
-            let oldest = self.rows.iter().enumerate().min_by_key(|(_, row)| (!row.state.gone, row.state.seen_ms));
+            let oldest =
+                self.rows.iter().enumerate().min_by_key(|(_, row)| (!row.state.gone, row.state.seen_ms));
             let at = oldest.map(|(at, _)| at).expect("there are rows");
             self.rows.swap_remove(at);
         }
@@ -271,8 +272,12 @@ mod tests {
             .prop_map(|recheck| recheck.map(|(at_s, again)| Recheck { at_s, again }));
         let rows = prop::collection::vec(any_row(), 0..5);
         let events = prop::collection::vec(0_u64..1 << 53, 0..MAX_EVENTS);
-        (any_state(), rows, recheck, events)
-            .prop_map(|(state, rows, recheck, events)| Known { state, rows, recheck, events })
+        (any_state(), rows, recheck, events).prop_map(|(state, rows, recheck, events)| Known {
+            state,
+            rows,
+            recheck,
+            events,
+        })
     }
 
     proptest! {

@@ -129,7 +129,8 @@ impl Line {
     }
 
     fn has_room(&self, urgency: Urgency) -> bool {
-        let most = if self.settings.row.read.many.is_some() { MAX_LISTS } else { MAX_SINGLES[urgency as usize] };
+        let most =
+            if self.settings.row.read.many.is_some() { MAX_LISTS } else { MAX_SINGLES[urgency as usize] };
         self.running[urgency as usize] < most
     }
 
@@ -147,7 +148,8 @@ impl Line {
         let mut cause = None;
         for id in plan.ids() {
             let gathering = self.coalescer.take(id).expect("what is due can be taken");
-            cause = gathering.hints.iter().map(|g| g.hint.cause()).chain(cause).min_by_key(|cause| rank(*cause));
+            cause =
+                gathering.hints.iter().map(|g| g.hint.cause()).chain(cause).min_by_key(|cause| rank(*cause));
             self.reading.insert(id.clone(), gathering);
         }
         self.running[urgency as usize] += 1;

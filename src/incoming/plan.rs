@@ -62,7 +62,8 @@ pub fn choose<'a>(
     let shares = |id: &EntityId| parts.iter().all(|at| id.parts().nth(*at) == first.parts().nth(*at));
     let near = |id: &EntityId| many.style != ManyStyle::Range || is_near(many, first, id);
     let company = due.take(MAX_LOOKED_AT).filter(|id| !is_alone(id) && shares(id) && near(id));
-    let ids: Vec<EntityId> = std::iter::once(first).chain(company).take(most_in_one(settings)).cloned().collect();
+    let ids: Vec<EntityId> =
+        std::iter::once(first).chain(company).take(most_in_one(settings)).cloned().collect();
     if ids.len() < many.from && settings.row.read.one.is_some() {
         return Some(Plan::One(first.clone()));
     }
@@ -158,7 +159,8 @@ fn get(
     query: Vec<(String, String)>,
     purpose: Purpose,
 ) -> Result<Request, String> {
-    let path = ApiPath::render(template, |name| part_of(&settings.row, id, name)).map_err(|e| e.to_string())?;
+    let path =
+        ApiPath::render(template, |name| part_of(&settings.row, id, name)).map_err(|e| e.to_string())?;
     Ok(Request { method: Method::Get, path, query, body: None, purpose })
 }
 
@@ -245,7 +247,10 @@ mod tests {
         assert_eq!(choose(&product, ids.iter(), |_| false), Some(Plan::Many(ids.clone())));
         let request = list_request(&product, &ids, &At::First, Purpose::Live).unwrap();
         assert_eq!(shown(&request), "GET /v3/catalog/products?id:in=1,2,3&limit=250");
-        assert_eq!(shown(&one_request(&product, &ids[0], Purpose::Live).unwrap()), "GET /v3/catalog/products/3?");
+        assert_eq!(
+            shown(&one_request(&product, &ids[0], Purpose::Live).unwrap()),
+            "GET /v3/catalog/products/3?"
+        );
     }
 
     #[test]
@@ -336,7 +341,8 @@ mod tests {
             read.one = "/v3/settings/catalog"
             read.query = { channel_id = "{channel_id}", fixed = "1" }
         "#);
-        let url = |id: &str| shown(&one_request(&setting, &EntityId::parse(id).unwrap(), Purpose::Live).unwrap());
+        let url =
+            |id: &str| shown(&one_request(&setting, &EntityId::parse(id).unwrap(), Purpose::Live).unwrap());
         assert_eq!(url("5"), "GET /v3/settings/catalog?channel_id=5&fixed=1");
         assert_eq!(url(DEFAULT_PART), "GET /v3/settings/catalog?fixed=1");
     }

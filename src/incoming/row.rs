@@ -148,8 +148,22 @@ mod tests {
         let content = |text: &str| content_of(&serde_json::from_str(text).unwrap());
         assert_eq!(content(r#"{"a":1,"b":[true,null]}"#), content(r#"{ "b" : [true, null], "a" : 1 }"#));
         let all = [
-            "1", "\"1\"", "[1]", "[\"1\"]", "{\"1\":null}", "[[1],[]]", "[[],[1]]", "{\"a\":{},\"b\":1}",
-            "{\"a\":{\"b\":1}}", "\"ab\"", "[\"a\",\"b\"]", "[\"ab\"]", "true", "false", "null", "\"9.90\"",
+            "1",
+            "\"1\"",
+            "[1]",
+            "[\"1\"]",
+            "{\"1\":null}",
+            "[[1],[]]",
+            "[[],[1]]",
+            "{\"a\":{},\"b\":1}",
+            "{\"a\":{\"b\":1}}",
+            "\"ab\"",
+            "[\"a\",\"b\"]",
+            "[\"ab\"]",
+            "true",
+            "false",
+            "null",
+            "\"9.90\"",
             "\"9.9\"",
         ];
         for (at, one) in all.iter().enumerate() {

@@ -74,7 +74,8 @@ impl EntitySettings {
 
     /// Whether a row of the entity's list is what a read of one would bring, so that a hint may carry it.
     pub fn takes_carried_rows(&self) -> bool {
-        let is_plain = self.query.is_empty() && self.parameters.is_none() && self.path_includes().next().is_none();
+        let is_plain =
+            self.query.is_empty() && self.parameters.is_none() && self.path_includes().next().is_none();
         let is_whole = |list: &List| list.whole && (list.include || self.query_includes().next().is_none());
         is_plain && self.row.list.as_ref().is_some_and(is_whole)
     }

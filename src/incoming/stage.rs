@@ -208,12 +208,9 @@ fn lines_of(settings: &Arc<EntitySettings>) -> Vec<Line> {
 /// What a read is for, so that the store's quota goes to the most urgent first.
 const fn purpose(cause: Cause) -> Purpose {
     match cause {
-        Cause::Callback
-        | Cause::Sync
-        | Cause::Recheck
-        | Cause::Poll
-        | Cause::Sweep
-        | Cause::Snapshot => Purpose::Live,
+        Cause::Callback | Cause::Sync | Cause::Recheck | Cause::Poll | Cause::Sweep | Cause::Snapshot => {
+            Purpose::Live
+        }
     }
 }
 
@@ -282,7 +279,8 @@ impl<S: Store> Stage for Incoming<S> {
         if let Some(line) = self.lines.get_mut(&line) {
             line.running[urgency as usize] -= 1;
         }
-        let concluded = outcomes.into_iter().flat_map(|outcome| self.conclude(&line, read_at_ms, outcome, now));
+        let concluded =
+            outcomes.into_iter().flat_map(|outcome| self.conclude(&line, read_at_ms, outcome, now));
         concluded.collect()
     }
 

@@ -41,7 +41,8 @@ static ENTITIES: LazyLock<BTreeMap<String, Arc<EntitySettings>>> = LazyLock::new
 fn entity(name: &str) -> EntitySettings {
     let mut settings = testing::settings(name);
     let mut row = (*settings.row).clone();
-    row.list = Some(toml::from_str("path = '/v3/all'\npages = 'page'\nwhole = true\ninclude = true").unwrap());
+    row.list =
+        Some(toml::from_str("path = '/v3/all'\npages = 'page'\nwhole = true\ninclude = true").unwrap());
     settings.row = Arc::new(row);
     settings.second_read = Some(Duration::from_secs(60));
     settings

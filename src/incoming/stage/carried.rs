@@ -30,7 +30,12 @@ impl<S: Store> Incoming<S> {
             Decision::Read => return Err(gathered),
             Decision::Publish => {
                 let gathering = Gathering { hints: vec![gathered], ..Gathering::default() };
-                let read = super::publication::Fresh { rows: vec![row], read_at_ms: began_ms, suspect: false, whole: false };
+                let read = super::publication::Fresh {
+                    rows: vec![row],
+                    read_at_ms: began_ms,
+                    suspect: false,
+                    whole: false,
+                };
                 return Ok(self.publish(&settings, &key, &gathering, read));
             }
             Decision::Unchanged => Suppressed::Unchanged,

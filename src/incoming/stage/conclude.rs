@@ -161,13 +161,7 @@ impl<S: Store> Incoming<S> {
     }
 
     /// Dead letters for all hints of a gathering.
-    fn give_up(
-        &self,
-        gathering: &Gathering,
-        reason: Reason,
-        detail: &str,
-        reply: Option<&Reply>,
-    ) -> Settled {
+    fn give_up(&self, gathering: &Gathering, reason: Reason, detail: &str, reply: Option<&Reply>) -> Settled {
         self.meter.dead_letter(reason, gathering.hints.len());
         let letter = |g: &Gathered| self.dead(&g.record, reason, detail.to_owned(), reply);
         Settled { records: gathering.hints.iter().map(letter).collect(), positions: gathering.positions() }

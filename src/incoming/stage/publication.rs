@@ -89,7 +89,8 @@ impl<S: Store> Incoming<S> {
                 false => known.state = seen,
             }
         }
-        let is_lost = is_group && read.whole && self.vanished(&publication, &read.rows, &mut known, &mut made);
+        let is_lost =
+            is_group && read.whole && self.vanished(&publication, &read.rows, &mut known, &mut made);
         known.recheck = self.recheck(settings, gathering, (&before, &known), &read, is_lost);
         if is_group && read.whole {
             known.state.seen_ms = now_ms.max(before.state.seen_ms);
@@ -292,5 +293,7 @@ fn differs(before: &Known, after: &Known) -> bool {
     let rows = |known: &Known| -> Vec<_> {
         known.rows.iter().map(|row| (row.id.clone(), state(&row.state), row.missed_ms)).collect()
     };
-    state(&before.state) != state(&after.state) || before.recheck != after.recheck || rows(before) != rows(after)
+    state(&before.state) != state(&after.state)
+        || before.recheck != after.recheck
+        || rows(before) != rows(after)
 }

@@ -70,7 +70,8 @@ impl<S: Store> Incoming<S> {
             for gathered in &gathering.hints {
                 let from = &gathered.hint;
                 let key = EntityKey { entity: target.row.name.as_str().into(), id: id.clone() };
-                let trigger = Trigger { key, row: row.clone(), scope: from.trigger.scope.clone(), ..from.trigger };
+                let trigger =
+                    Trigger { key, row: row.clone(), scope: from.trigger.scope.clone(), ..from.trigger };
                 let hint = Hint { trigger, carried_ms: None, ..from.clone() };
                 records.push(self.hint_record(&hint, None, gathered.record.value.clone()));
             }
