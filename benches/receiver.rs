@@ -226,6 +226,7 @@ async fn start_receiver(sink: Ours, stop: &CancellationToken) -> SocketAddr {
         secrets: vec![SECRET.into()],
         policy: SignaturePolicy::Required,
         headers: vec![],
+        earlier_headers: Vec::new(),
     };
     let mut config = ReceiverConfig::new("127.0.0.1:0".parse().expect("an address"), vec![store]);
     // All load comes from one address.

@@ -72,44 +72,6 @@ impl Cluster {
         }
     }
 
-    /// Creates the missing topics, waiting for brokers that are not up yet, and says which promises the
-    /// existing ones cannot keep.
-    ///
-    /// # Errors
-    /// The brokers refuse, or do not answer for a minute.
-    pub async fn prepare(&self, settings: &Settings) -> Result<Vec<String>> {
-        let topics = Topics::new(&self.client)?;
-        let specs = topics::specs(settings);
-        if settings.kafka.topics.create {
-            let until = Instant::now() + PATIENCE;
-            let states = loop {
-                match topics.ensure(&specs).await {
-                    Ok(states) => break states,
-                    Err(error) if error.is_transient() && Instant::now() < until => {
-                        warn!(%error, "kafka is not ready yet");
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                    Err(error) => return Err(error).context("preparing the topics"),
-                }
-            };
-            let created = states.iter().filter(|state| state.created).count();
-            info!(topics = states.len(), created, "the topics are in place");
-        }
-        for entry in &settings.outgoing {
-            // It belongs to somebody else, who may create it at any time: creating it here would hide a typo.
-            if topics.partitions_of(&entry.topic).await? == 0 {
-                warn!(
-                    kafka.topic = entry.topic,
-                    "a topic of `outgoing` does not exist; its commands are taken once it does"
-                );
-            }
-        }
-        if settings.kafka.bootstrap == Bootstrap::Embedded {
-            return Ok(Vec::new());
-        }
-        self.check(&topics, settings).await
-    }
-
     /// Looks without changing anything: which promises the topics cannot keep.
     ///
     /// # Errors
@@ -118,59 +80,9 @@ impl Cluster {
         if settings.kafka.bootstrap == Bootstrap::Embedded {
             return Ok(Vec::new());
         }
-        self.check(&Topics::new(&self.client)?, settings).await
-    }
-
-    async fn check(&self, topics: &Topics, settings: &Settings) -> Result<Vec<String>> {
-        let specs = topics::specs(settings);
-        let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
-        let described = topics.describe(&names).await.context("reading the topics' settings")?;
-        let missing: Vec<&str> =
-            names.iter().copied().filter(|name| described.iter().all(|d| d.name != *name)).collect();
-        if !missing.is_empty() {
-            bail!(
-                "these topics do not exist: {}; create them, or set kafka.topics.create to true",
-                missing.join(", ")
-            );
-        }
-        let count = settings.kafka.topics.partitions;
-        let ledgers =
-            settings.stores.iter().map(|store| topics::StoreTopics::of(settings, &store.name).ledger);
-        for ledger in ledgers {
-            let found =
-                described.iter().find(|found| found.name == *ledger).map_or(0, |found| found.partitions);
-            if i64::from(found) != i64::from(count) {
-                // With another number, what was published and applied would be looked up in the wrong place.
-                bail!(
-                    "topic {ledger} has {found} partitions and kafka.topics.partitions is {count}; set it to {found}"
-                );
-            }
-        }
-        self.look_for_inputs(topics, settings).await;
-        let degraded = described.iter().flat_map(|found| {
-            specs
-                .iter()
-                .find(|spec| spec.name == found.name)
-                .map(|spec| found.degraded(spec))
-                .unwrap_or_default()
-        });
-        Ok(degraded.collect())
-    }
-
-    /// Warns of topics that commands are to be read from, and that nobody made: they are others' to make, now or later.
-    async fn look_for_inputs(&self, topics: &Topics, settings: &Settings) {
-        for entry in &settings.outgoing {
-            match topics.partitions_of(&entry.topic).await {
-                Ok(0) => warn!(
-                    kafka.topic = %entry.topic,
-                    "outgoing: this topic does not exist; its commands are read once somebody creates it"
-                ),
-                Ok(_) => {}
-                Err(error) => {
-                    warn!(kafka.topic = %entry.topic, %error, "outgoing: this topic could not be looked up")
-                }
-            }
-        }
+        let topics = Topics::new(&self.client)?;
+        look_for_inputs(&topics, settings).await;
+        check(&topics, settings).await
     }
 
     /// Stops the built-in broker, if it is one.
@@ -186,4 +98,85 @@ fn client(servers: &str, properties: BTreeMap<String, String>) -> Result<ClientS
     ClientSettings::new(servers, properties).map_err(|errors| {
         anyhow::anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })
+}
+
+/// Creates the missing topics, waiting for brokers that are not up yet, and says which promises the
+/// existing ones cannot keep.
+///
+/// # Errors
+/// The brokers refuse, or do not answer for a minute.
+pub(super) async fn prepare(client: &ClientSettings, settings: &Settings) -> Result<Vec<String>> {
+    let topics = Topics::new(client)?;
+    let specs = topics::specs(settings);
+    if settings.kafka.topics.create {
+        let until = Instant::now() + PATIENCE;
+        let states = loop {
+            match topics.ensure(&specs).await {
+                Ok(states) => break states,
+                Err(error) if error.is_transient() && Instant::now() < until => {
+                    warn!(%error, "kafka is not ready yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error).context("preparing the topics"),
+            }
+        };
+        let created = states.iter().filter(|state| state.created).count();
+        info!(topics = states.len(), created, "the topics are in place");
+    }
+    look_for_inputs(&topics, settings).await;
+    check(&topics, settings).await
+}
+
+async fn check(topics: &Topics, settings: &Settings) -> Result<Vec<String>> {
+    // The built-in broker is one machine's, and says so when it starts.
+    if settings.kafka.bootstrap == Bootstrap::Embedded {
+        return Ok(Vec::new());
+    }
+    let specs = topics::specs(settings);
+    let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+    let described = topics.describe(&names).await.context("reading the topics' settings")?;
+    let missing: Vec<&str> =
+        names.iter().copied().filter(|name| described.iter().all(|d| d.name != *name)).collect();
+    if !missing.is_empty() {
+        bail!(
+            "these topics do not exist: {}; create them, or set kafka.topics.create to true",
+            missing.join(", ")
+        );
+    }
+    let count = settings.kafka.topics.partitions;
+    let ledgers = settings.stores.iter().map(|store| topics::StoreTopics::of(settings, &store.name).ledger);
+    for ledger in ledgers {
+        let found = described.iter().find(|found| found.name == *ledger).map_or(0, |found| found.partitions);
+        if i64::from(found) != i64::from(count) {
+            // With another number, what was published and applied would be looked up in the wrong place.
+            bail!(
+                "topic {ledger} has {found} partitions and kafka.topics.partitions is {count}; set it to {found}"
+            );
+        }
+    }
+    let mut weaknesses: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (found, spec) in
+        described.iter().filter_map(|found| Some((found, specs.iter().find(|s| s.name == found.name)?)))
+    {
+        for weakness in found.degraded(spec) {
+            weaknesses.entry(weakness).or_default().push(&found.name);
+        }
+    }
+    Ok(weaknesses.iter().map(|(weakness, topics)| format!("{weakness} ({})", topics.join(", "))).collect())
+}
+
+/// Warns of topics that commands are to be read from, and that nobody made: they are others' to make, now or later.
+async fn look_for_inputs(topics: &Topics, settings: &Settings) {
+    for entry in &settings.outgoing {
+        match topics.partitions_of(&entry.topic).await {
+            Ok(0) => warn!(
+                kafka.topic = %entry.topic,
+                "outgoing: this topic does not exist; its commands are read once somebody creates it"
+            ),
+            Ok(_) => {}
+            Err(error) => {
+                warn!(kafka.topic = %entry.topic, %error, "outgoing: this topic could not be looked up")
+            }
+        }
+    }
 }

@@ -1,53 +1,64 @@
 //! Builds the edges, starts the roles and drains them in order: the only module that knows everybody.
 //!
 //! The order of the start is the story of the process: metrics and console first, so that somebody can look; the
-//! cluster and its topics; the two paths of each store; the receiver, which lets work in, last. It stops in the
-//! reverse order. A part that cannot start is an error before any callback was accepted.
+//! cluster and its topics; the stores, each with its two paths; the work that is done once for all of them; the
+//! receiver, which lets callbacks in, last. It stops in the reverse order. A part that cannot start is an error before
+//! any callback was accepted.
+//!
+//! Stores are a fleet: each is started, supervised and drained on its own (`unit`, `supervise`), and a reload changes
+//! those that differ and no others (`changes`, `fleet`). What is in force is one value in one place ([`InForce`]),
+//! which process-wide work follows (`follow`).
 
+mod changes;
 mod cluster;
+mod fleet;
+mod follow;
+mod health;
 mod hooks;
 mod incoming;
 mod intake;
+mod load;
 mod meters;
 mod names;
 mod outgoing;
+mod receiving;
+mod reload;
+pub mod signals;
 pub mod stores;
+mod supervise;
+mod token;
 pub mod topics;
+mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::json;
+use anyhow::Result;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
+use url::Url;
 
 pub use cluster::Cluster;
 pub use incoming::mapping;
+pub use load::{InForce, Load};
+pub use reload::{Loader, Refusal, Reloader, Report};
 
-use crate::bigcommerce::StoreClient;
-use crate::catalog::Catalog;
-use crate::config::{Settings, SignaturePolicy, StoreSettings};
+use crate::bigcommerce::StoreState;
+use crate::config::{Settings, StoreSettings};
 use crate::console::{Console, ConsoleConfig, ConsoleState};
-use crate::incoming::decode::IntakeTopics;
-use crate::incoming::stage::Incoming;
-use crate::kafka::append::IntakeProducer;
-use crate::kafka::consume::GroupConsumer;
-use crate::kafka::ledger::Ledger;
-use crate::kafka::transact::{TransactLimits, TransactionalProducer};
 use crate::model::reason::Reason;
-use crate::receiver::{self, Receiver, ReceiverConfig, ReceiverMetrics, StoreAuth};
-use crate::runtime::runner::Runner;
+use crate::receiver::Receiver;
 use crate::runtime::{Drain, Lifecycle};
-use crate::telemetry::{Clock, Metrics, Readiness, SystemClock};
+use crate::telemetry::{Metrics, Readiness};
 
-/// A callback waits this long for its delivery report before it is answered 503.
-const APPEND_DEADLINE: Duration = Duration::from_millis(300);
-/// What a path may take to finish what it has begun when the process stops, of 25 s in all.
-const PATH_GRACE: Duration = Duration::from_secs(8);
+use fleet::Fleet;
+use follow::follow;
+use health::Health;
+use unit::{Ground, INCOMING, OUTGOING};
 
 /// A part of the bridge that a process may take on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -75,11 +86,19 @@ pub struct Options {
     pub embedded_data: Option<PathBuf>,
     /// Callbacks go to the receiver's own address over plain HTTP: for a sandbox on the same machine.
     pub callbacks_by_loopback: bool,
+    /// Reads the settings again when asked to; none takes no reload.
+    pub loader: Option<Loader>,
 }
 
 impl Options {
     fn has(&self, role: Role) -> bool {
         self.roles.is_empty() || self.roles.contains(&role)
+    }
+
+    /// The paths that the roles stand for.
+    fn paths(&self) -> Vec<&'static str> {
+        let paths = [(Role::Incoming, INCOMING), (Role::Outgoing, OUTGOING)];
+        paths.into_iter().filter(|(role, _)| self.has(*role)).map(|(_, path)| path).collect()
     }
 }
 
@@ -95,6 +114,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Which parts are not ready yet.
     pub readiness: Readiness,
+    /// Asks for the settings to be read again.
+    pub reloader: Reloader,
     lifecycle: Lifecycle,
 }
 
@@ -104,9 +125,9 @@ impl App {
     /// # Errors
     /// A port that is taken, a broker that does not answer, a topic that is missing.
     pub async fn start(settings: Arc<Settings>, options: Options) -> Result<Self> {
-        let catalog = Arc::new(Catalog::embedded()?);
+        let load = Load::new(settings.clone())?;
         let metrics = Metrics::new(
-            catalog.entities().iter().map(|entity| entity.name.as_str()),
+            load.catalog.entities().iter().map(|entity| entity.name.as_str()),
             settings.stores.iter().map(|store| store.name.as_str()),
             Reason::ALL.iter().map(|reason| reason.name()),
         );
@@ -114,41 +135,63 @@ impl App {
         for warning in &settings.warnings {
             warn!("settings: {warning}");
         }
+        let clients = stores::clients(&settings, Some(&metrics))?;
+        let in_force = watch::Sender::new(Arc::new(InForce { load: load.clone(), clients }));
+        let (reloader, orders) = Reloader::channel();
         let mut lifecycle = Lifecycle::new();
+        let signals = signals::Signals::new(in_force.subscribe());
         let console = match options.has(Role::Console) {
-            true => Some(start_console(&settings, &metrics, &readiness, &mut lifecycle).await?),
+            true => {
+                let state = console_state(&metrics, &readiness, &in_force, &options, (&reloader, &signals));
+                Some(start_console(&settings, state, &mut lifecycle).await?)
+            }
             false => None,
         };
         let starting = readiness.part("kafka");
         let cluster =
             Cluster::reach(&settings, options.embedded_listen, options.embedded_data.as_deref()).await?;
-        for degraded in cluster.prepare(&settings).await? {
+        for degraded in cluster::prepare(&cluster.client, &settings).await? {
             warn!("a promise is degraded: {degraded}");
             metrics.promise_degraded("P1", true);
         }
         starting.ready();
-        let clients = stores::clients(&settings, Some(&metrics))?;
-        let parts = Parts { settings, catalog, metrics, readiness, cluster, clients };
-        let receiver = match options.has(Role::Receiver) {
-            true => Some(parts.bind_receiver().await?),
-            false => None,
+        if console.is_some() {
+            signals.start(&cluster.client, &mut lifecycle)?;
+        }
+        let (receiver, doors) = match options.has(Role::Receiver) {
+            true => {
+                let (receiver, doors) = receiving::bind(&load, &cluster.client, &metrics).await?;
+                (Some(receiver), Some(doors))
+            }
+            false => (None, None),
         };
         let address = receiver.as_ref().map(Receiver::local_addr);
-        if options.has(Role::Outgoing) {
-            parts.start_outgoing(&mut lifecycle)?;
-        }
-        if options.has(Role::Incoming) {
-            parts.start_incoming(&mut lifecycle)?;
-        }
+        // One failure is enough to end the process.
+        let (fatal, fatals) = mpsc::channel(1);
+        let paths = options.paths();
+        let health = Health::new(&readiness, &paths);
+        let ground = Ground { kafka: cluster.client.clone(), metrics: metrics.clone(), health, paths, fatal };
+        let stores = in_force.subscribe();
+        let mut fleet = Fleet {
+            ground: Arc::new(ground),
+            in_force,
+            doors,
+            loader: options.loader.clone(),
+            orders,
+            fatals,
+            units: BTreeMap::new(),
+        };
+        fleet.start();
+        lifecycle.start("stores", |drain| fleet.run(drain));
         if options.has(Role::Scheduler) {
+            // Whatever else is done once for all stores, by a leader, starts here in the same way.
             let own = address.filter(|_| options.callbacks_by_loopback);
-            parts.start_hooks(own, &mut lifecycle);
+            start_hooks(stores, own, (metrics.clone(), &readiness), &mut lifecycle);
         }
         if let Some(receiver) = receiver {
             start_receiver(receiver, &mut lifecycle);
         }
-        let Parts { metrics, readiness, cluster, .. } = parts;
-        Ok(Self { receiver: address, console, cluster, metrics, readiness, lifecycle })
+        Ok(Self { receiver: address, console, cluster, metrics, readiness, reloader, lifecycle })
     }
 
     /// Runs until `stop` ends or a part fails, then drains.
@@ -162,140 +205,46 @@ impl App {
     }
 }
 
-/// What the roles are built from.
-struct Parts {
-    settings: Arc<Settings>,
-    catalog: Arc<Catalog>,
-    metrics: Metrics,
-    readiness: Readiness,
-    cluster: Cluster,
-    clients: BTreeMap<String, Arc<StoreClient>>,
-}
-
-impl Parts {
-    async fn bind_receiver(&self) -> Result<Receiver<intake::KafkaIntake<IntakeProducer>>> {
-        let settings = &self.settings.receiver;
-        let auth: Vec<StoreAuth> = self.settings.stores.iter().map(store_auth).collect::<Result<_>>()?;
-        let mut config = ReceiverConfig::new(settings.listen, auth);
-        config.max_behind = settings.past_window;
-        config.limits.connections = settings.max_connections as usize;
-        config.limits.connections_per_peer = settings.max_connections_per_peer as usize;
-        // What connects from this machine is a proxy of ours, or a test: BigCommerce never does.
-        let own = ["127.0.0.0/8", "::1/128"].map(str::to_owned);
-        let configured = settings.trusted_proxies.iter().map(|net| format!("{}/{}", net.address, net.bits));
-        config.trusted_proxies = own
-            .into_iter()
-            .chain(configured)
-            .map(|net| net.parse().context("receiver.trusted_proxies"))
-            .collect::<Result<_>>()?;
-        let of_store = |store: &StoreSettings| {
-            let topics = topics::StoreTopics::of(&self.settings, &store.name);
-            let intake = IntakeTopics { intake: topics.intake, dead_letters: topics.dead_letters };
-            (Arc::from(store.name.as_str()), intake)
+fn start_hooks(
+    stores: watch::Receiver<Arc<InForce>>,
+    own: Option<SocketAddr>,
+    (metrics, readiness): (Metrics, &Readiness),
+    lifecycle: &mut Lifecycle,
+) {
+    let own: Option<Url> =
+        own.map(|address| format!("http://{address}").parse().expect("an address makes a URL"));
+    let ready = readiness.part("hooks");
+    lifecycle.start("hooks", |drain| async move {
+        let keep = |in_force: Arc<InForce>, drain: Drain| {
+            let settings = &in_force.load.settings;
+            let public_url = settings.receiver.public_url.clone().or_else(|| own.clone());
+            let targets = public_url.map(|public_url| {
+                let target = |store: &StoreSettings| hooks::Target {
+                    client: in_force.clients[&store.name].clone(),
+                    wanted: stores::wanted(settings, store, &public_url),
+                };
+                settings.stores.iter().map(target).collect::<Vec<_>>()
+            });
+            let (metrics, ready) = (metrics.clone(), ready.clone());
+            async move {
+                match targets {
+                    Some(targets) => hooks::keep(targets, metrics, ready, drain).await,
+                    None => {
+                        warn!(
+                            "receiver.public_url is not set: the webhook subscriptions are left as they are"
+                        );
+                        ready.ready();
+                        drain.requested().await;
+                    }
+                }
+            }
         };
-        let topics: BTreeMap<Arc<str>, IntakeTopics> = self.settings.stores.iter().map(of_store).collect();
-        let appender = Arc::new(IntakeProducer::new(self.cluster.client.clone(), APPEND_DEADLINE)?);
-        // The first callback has 300 ms, which finding the partitions would use up.
-        appender.warm(topics.values().map(|topics| topics.intake.to_string()).collect()).await?;
-        let intake = intake::KafkaIntake::new(self.catalog.clone(), topics, appender);
-        let metrics = ReceiverMetrics::default();
-        self.metrics.register(|registry| metrics.register(registry));
-        let receiver = Receiver::bind(config, intake, metrics, Arc::new(|| SystemClock.wall_ms())).await?;
-        info!(address = %receiver.local_addr(), "the receiver has its port");
-        Ok(receiver)
-    }
-
-    fn start_incoming(&self, lifecycle: &mut Lifecycle) -> Result<()> {
-        for store in &self.settings.stores {
-            let topics = topics::StoreTopics::of(&self.settings, &store.name);
-            let group = format!("{}.{}.incoming", self.settings.kafka.prefix, store.name);
-            let settings = incoming::settings(&self.settings, store, &self.catalog, &topics);
-            let stage = Incoming::new(
-                settings,
-                self.catalog.clone(),
-                self.clients[&store.name].clone(),
-                Arc::new(meters::IncomingMeter(self.metrics.clone())),
-                Arc::new(|| SystemClock.wall_ms()),
-            );
-            let ends = self.ends(&group, &[&topics.intake], &topics.ledger)?;
-            let runner = Runner::new("incoming", ends, stage, self.watch("incoming"));
-            lifecycle.start("incoming", |drain| async move { runner.run(asked(drain), PATH_GRACE).await });
-        }
-        Ok(())
-    }
-
-    fn start_outgoing(&self, lifecycle: &mut Lifecycle) -> Result<()> {
-        for store in &self.settings.stores {
-            let topics = topics::StoreTopics::of(&self.settings, &store.name);
-            let appender = Arc::new(IntakeProducer::new(self.cluster.client.clone(), APPEND_DEADLINE * 10)?);
-            let (stage, consumed) = outgoing::stage(self, store, &topics, appender)?;
-            let consumed: Vec<&str> = consumed.iter().map(String::as_str).collect();
-            let group = format!("{}.{}.outgoing", self.settings.kafka.prefix, store.name);
-            let ends = self.ends(&group, &consumed, &topics.ledger)?;
-            let runner = Runner::new("outgoing", ends, stage, self.watch("outgoing"));
-            lifecycle.start("outgoing", |drain| async move { runner.run(asked(drain), PATH_GRACE).await });
-        }
-        Ok(())
-    }
-
-    /// The ends of a path on Kafka.
-    fn ends(
-        &self,
-        group: &str,
-        topics: &[&str],
-        ledger: &Arc<str>,
-    ) -> Result<(GroupConsumer, TransactionalProducer, Ledger)> {
-        let client = &self.cluster.client;
-        let consumer = GroupConsumer::join(client, group, topics)?;
-        let producer = TransactionalProducer::new(client.clone(), group, TransactLimits::default())?;
-        let partitions = i32::try_from(self.settings.kafka.topics.partitions)?;
-        Ok((consumer, producer, Ledger::new(client.clone(), ledger.clone(), partitions)))
-    }
-
-    fn watch(&self, path: &'static str) -> meters::RunnerWatch {
-        meters::RunnerWatch { metrics: self.metrics.clone(), path, ready: self.readiness.part(path) }
-    }
-
-    fn start_hooks(&self, own: Option<SocketAddr>, lifecycle: &mut Lifecycle) {
-        let own = own.map(|address| format!("http://{address}").parse().expect("an address makes a URL"));
-        let Some(public_url) = self.settings.receiver.public_url.clone().or(own) else {
-            warn!("receiver.public_url is not set: the webhook subscriptions are left as they are");
-            return;
-        };
-        let targets = self.settings.stores.iter().map(|store| hooks::Target {
-            client: self.clients[&store.name].clone(),
-            wanted: stores::wanted(&self.settings, store, &public_url),
-        });
-        let targets: Vec<hooks::Target> = targets.collect();
-        let (metrics, ready) = (self.metrics.clone(), self.readiness.part("hooks"));
-        lifecycle.start("hooks", |drain| async move {
-            hooks::keep(targets, metrics, ready, drain).await;
-            Ok::<(), std::convert::Infallible>(())
-        });
-    }
+        follow(stores, drain, keep).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
 }
 
-fn store_auth(store: &StoreSettings) -> Result<StoreAuth> {
-    let headers = store
-        .webhook_headers
-        .iter()
-        .map(|(name, value)| Ok((name.parse().context("a name in webhook_headers")?, value.clone())))
-        .collect::<Result<_>>()?;
-    Ok(StoreAuth {
-        name: store.name.as_str().into(),
-        store_hash: store.store_hash.clone(),
-        store_id: None,
-        secrets: store.client_secrets.clone(),
-        policy: match store.signature {
-            SignaturePolicy::Required => receiver::SignaturePolicy::Required,
-            SignaturePolicy::IfPresent => receiver::SignaturePolicy::IfPresent,
-            SignaturePolicy::Off => receiver::SignaturePolicy::Off,
-        },
-        headers,
-    })
-}
-
-fn start_receiver(receiver: Receiver<intake::KafkaIntake<IntakeProducer>>, lifecycle: &mut Lifecycle) {
+fn start_receiver(receiver: Receiver<receiving::Intake>, lifecycle: &mut Lifecycle) {
     lifecycle.start("receiver", |drain| async move {
         let stop = tokio_util::sync::CancellationToken::new();
         let serving = receiver.serve(stop.clone());
@@ -311,22 +260,47 @@ fn start_receiver(receiver: Receiver<intake::KafkaIntake<IntakeProducer>>, lifec
     });
 }
 
-async fn start_console(
-    settings: &Arc<Settings>,
+/// What the console shows and can do.
+fn console_state(
     metrics: &Metrics,
     readiness: &Readiness,
+    in_force: &watch::Sender<Arc<InForce>>,
+    options: &Options,
+    (reloader, signals): (&Reloader, &signals::Signals),
+) -> ConsoleState {
+    let (stores, waiting) = (in_force.subscribe(), readiness.clone());
+    let status = move || status(&stores.borrow(), &waiting);
+    let mut actions: BTreeMap<_, _> = signals.actions().into_iter().collect();
+    if options.loader.is_some() {
+        actions.insert("reload", reloader.clone().action());
+    }
+    ConsoleState { readiness: readiness.clone(), metrics: metrics.clone(), status: Arc::new(status), actions }
+}
+
+fn status(in_force: &InForce, readiness: &Readiness) -> Value {
+    let settings = &in_force.load.settings;
+    let names: Vec<&str> = settings.stores.iter().map(|store| store.name.as_str()).collect();
+    let stopped = in_force.clients.iter().filter_map(|(name, client)| match client.state() {
+        StoreState::Running => None,
+        StoreState::Stopped { reason, since } => {
+            let for_s = since.elapsed().as_secs();
+            Some((
+                name.clone(),
+                json!({ "reason": reason.name(), "for_s": for_s, "advice": reason.advice() }),
+            ))
+        }
+    });
+    let stopped: BTreeMap<String, Value> = stopped.collect();
+    let version = env!("CARGO_PKG_VERSION");
+    json!({ "stores": names, "stopped": stopped, "waiting_for": readiness.waiting_for(), "version": version })
+}
+
+async fn start_console(
+    settings: &Settings,
+    state: ConsoleState,
     lifecycle: &mut Lifecycle,
 ) -> Result<SocketAddr> {
     let config = ConsoleConfig { listen: settings.console.listen, token: settings.console.token.clone() };
-    let names: Vec<String> = settings.stores.iter().map(|store| store.name.clone()).collect();
-    let waiting = readiness.clone();
-    let status = move || json!({ "stores": names, "waiting_for": waiting.waiting_for(), "version": env!("CARGO_PKG_VERSION") });
-    let state = ConsoleState {
-        readiness: readiness.clone(),
-        metrics: metrics.clone(),
-        status: Arc::new(status),
-        actions: BTreeMap::new(),
-    };
     let mut console = Console::start(config, state).await?;
     let address = console.addr();
     info!(%address, "the console listens");
@@ -338,8 +312,4 @@ async fn start_console(
         Ok::<(), std::convert::Infallible>(())
     });
     Ok(address)
-}
-
-async fn asked(drain: Drain) {
-    drain.requested().await;
 }

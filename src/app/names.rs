@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Entity};
+use crate::catalog::{Catalog, Entity, Scope};
 use crate::config::EntityNames;
 
 impl EntityNames for Catalog {
@@ -14,10 +14,23 @@ impl EntityNames for Catalog {
         self.entities().iter().map(|entity| entity.name.clone()).collect()
     }
 
+    /// Those of single channels only where the store has none: an order is announced once.
     fn scopes(&self, entity: &str) -> Vec<String> {
-        self.entity(entity)
-            .map(|e| e.scope.iter().map(|scope| scope.name.clone()).collect())
-            .unwrap_or_default()
+        let Some(row) = self.entity(entity) else { return Vec::new() };
+        let readable = row.scope.iter().filter(|scope| scope.not_readable.is_none());
+        let (of_channels, of_store): (Vec<&Scope>, Vec<&Scope>) =
+            readable.partition(|scope| scope.is_of_channel());
+        let wanted = if of_store.is_empty() { of_channels } else { of_store };
+        wanted.into_iter().map(|scope| scope.name.clone()).collect()
+    }
+
+    fn all_scopes(&self, entity: &str) -> Vec<String> {
+        let (own, beside) = self.scopes_of(entity);
+        own.into_iter().chain(beside).map(str::to_owned).collect()
+    }
+
+    fn incoming_default(&self) -> Vec<String> {
+        self.entities().iter().filter(|entity| entity.default).map(|entity| entity.name.clone()).collect()
     }
 
     fn includes(&self, entity: &str) -> Vec<String> {

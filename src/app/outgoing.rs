@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::Parts;
+use super::load::Load;
 use super::topics::StoreTopics;
 use crate::bigcommerce::StoreClient;
 use crate::config::{OutgoingSettings, Route as RouteKind, StoreSettings};
@@ -17,8 +17,9 @@ use crate::transform;
 
 /// The stage of a store, and the topics that it consumes.
 pub(super) fn stage(
-    parts: &Parts,
+    load: &Load,
     store: &StoreSettings,
+    client: &Arc<StoreClient>,
     topics: &StoreTopics,
     appender: Arc<IntakeProducer>,
 ) -> Result<(Outgoing<StoreClient, IntakeProducer>, Vec<String>)> {
@@ -26,9 +27,9 @@ pub(super) fn stage(
         results: topics.results.clone(),
         dlq: topics.dead_letters.clone(),
         ledger: topics.ledger.clone(),
-        ledger_partitions: i32::try_from(parts.settings.kafka.topics.partitions)?,
+        ledger_partitions: i32::try_from(load.settings.kafka.topics.partitions)?,
     };
-    let routes: Vec<Route<StoreClient>> = parts
+    let routes: Vec<Route<StoreClient>> = load
         .settings
         .outgoing
         .iter()
@@ -36,7 +37,7 @@ pub(super) fn stage(
         .map(|entry| Route {
             topic: entry.topic.as_str().into(),
             store: store.name.as_str().into(),
-            client: parts.clients[&store.name].clone(),
+            client: client.clone(),
             topics: out.clone(),
             fixed: fixed(entry),
             filter: entry.filter.as_ref().map(filter),
@@ -46,7 +47,7 @@ pub(super) fn stage(
         })
         .collect();
     let consumed = routes.iter().map(|route| route.topic.to_string()).collect();
-    let config = OutgoingConfig { routes, catalog: parts.catalog.clone(), limits: Limits::default() };
+    let config = OutgoingConfig { routes, catalog: load.catalog.clone(), limits: Limits::default() };
     Ok((Outgoing::new(config, appender, Arc::new(|| SystemClock.wall_ms())), consumed))
 }
 

@@ -1,4 +1,4 @@
-//! The clients of the stores, and what each should be subscribed to.
+//! The clients of the stores, what each should be subscribed to, and what proves that a callback is its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,10 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use url::Url;
 
-use crate::bigcommerce::hooks_plan::Wanted;
+use crate::bigcommerce::hooks_plan::{Owner, Wanted};
 use crate::bigcommerce::{ClientConfig, StoreClient};
-use crate::config::{Settings, StoreSettings};
+use crate::config::{Settings, SignaturePolicy, StoreSettings};
 use crate::engine::budget::BudgetConfig;
+use crate::receiver::{self, StoreAuth};
 use crate::telemetry::Metrics;
 
 /// The client of one store.
@@ -24,6 +25,7 @@ pub fn client(store: &StoreSettings, metrics: Option<&Metrics>) -> Result<StoreC
         let (metrics, name) = (metrics.clone(), store.name.clone());
         config.on_reply = Some(Arc::new(move |seen| {
             metrics.api_request(&name, seen.class);
+            metrics.api_wait(&name, seen.purpose.name(), seen.waited);
             if let Some(left) = seen.left {
                 metrics.api_quota(&name, left.into(), seen.quota.into());
             }
@@ -43,6 +45,42 @@ pub fn clients(settings: &Settings, metrics: Option<&Metrics>) -> Result<BTreeMa
 /// What a store should be subscribed to: every scope of every entity that is configured for it.
 pub fn wanted(settings: &Settings, store: &StoreSettings, public_url: &Url) -> Wanted {
     let scopes = settings.incoming_of(&store.name).flat_map(|entry| entry.scopes.iter().cloned());
-    let headers = store.webhook_headers.iter().map(|(name, value)| (name.clone(), value.clone()));
-    Wanted::new(&store.name, public_url, scopes, headers)
+    let headers = store.webhook_headers.iter().map(|(name, values)| (name.clone(), values.clone()));
+    let owner = Owner { prefix: &settings.kafka.prefix, store: &store.name };
+    Wanted::new(owner, public_url, scopes, headers)
+}
+
+/// What proves that a callback is the store's own.
+///
+/// # Errors
+/// A name of a webhook header that is none; the settings were checked for that.
+pub fn auth(store: &StoreSettings) -> Result<StoreAuth> {
+    let headers = store.webhook_headers.iter().map(|(name, values)| {
+        let name = name.parse().with_context(|| format!("the name {name:?} in webhook_headers"))?;
+        Ok((name, values.clone()))
+    });
+    Ok(StoreAuth {
+        name: store.name.as_str().into(),
+        store_hash: store.store_hash.clone(),
+        store_id: None,
+        secrets: store.client_secrets.clone(),
+        policy: match store.signature {
+            SignaturePolicy::Required => receiver::SignaturePolicy::Required,
+            SignaturePolicy::IfPresent => receiver::SignaturePolicy::IfPresent,
+            SignaturePolicy::Off => receiver::SignaturePolicy::Off,
+        },
+        headers: headers.collect::<Result<_>>()?,
+        earlier_headers: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::request::Purpose;
+    use crate::telemetry::names::PURPOSES;
+
+    #[test]
+    fn every_purpose_of_a_request_has_its_label() {
+        assert_eq!(Purpose::ALL.map(Purpose::name), PURPOSES);
+    }
 }

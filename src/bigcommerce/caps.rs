@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::guard::plain;
 use crate::model::request::{Method, Request};
@@ -40,6 +40,9 @@ const ROWS: &[Row] = &[
     row(1, &[Get], &["/v3/catalog/trees/{}/categories"]),
     row(40, ANY, &["/v3/promotions", "/v3/promotions/{}"]),
     row(10, &[Get], &["/v3/promotions/{}/codes"]),
+    row(40, &[Post, Delete], &["/v3/promotions/{}/codes", "/v3/promotions/{}/codes/{}"]),
+    row(10, &[Post], &["/v3/promotions/{}/codegen"]),
+    row(40, ANY, &["/v3/promotions/codes"]),
     row(
         10,
         ANY,
@@ -51,7 +54,7 @@ const ROWS: &[Row] = &[
     row(50, &[Get], &["/v3/pricelists/{}/records/{}/{}"]),
     row(40, &[Put], &["/v3/pricelists/{}/records/{}/{}"]),
     row(25, &[Delete], &["/v3/pricelists/{}/records/{}/{}"]),
-    row(10, &[Post], &["/v3/pricelists/records"]),
+    row(10, &[Post], &["/v3/pricelists/{}/records", "/v3/pricelists/records"]),
     // The reference says 2 a list and the overview 1: the careful figure, over all lists.
     row(1, &[Put], &["/v3/pricelists/{}/records", "/v3/pricelists/records"]),
     row(1, &[Delete], &["/v3/pricelists", "/v3/pricelists/{}"]),
@@ -62,7 +65,11 @@ const ROWS: &[Row] = &[
         &["/v3/catalog/products/channel-assignments", "/v3/catalog/products/category-assignments"],
     ),
     row(1, &[Post, Put], &["/v3/inventory/adjustments/absolute", "/v3/inventory/adjustments/relative"]),
-    row(1, &[Post], &["/v3/orders/{}/payment_actions/refunds"]),
+    row(
+        1,
+        &[Post],
+        &["/v3/orders/{}/payment_actions/refunds", "/v3/orders/{}/payment_actions/refund_quotes"],
+    ),
 ];
 
 /// The semaphores of one store.
@@ -86,21 +93,41 @@ impl Caps {
         Self { endpoints }
     }
 
-    /// Waits for a place at the request's endpoint, if that has a cap.
-    pub(super) async fn endpoint(&self, request: &Request) -> Option<OwnedSemaphorePermit> {
+    /// The places of the request's endpoint, if that has a cap.
+    pub(super) fn of(&self, request: &Request) -> Option<Arc<Semaphore>> {
         let plain = plain(request.path.template());
-        let permits = self.endpoints.get(&(request.method, plain.as_str()))?;
-        Some(Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed"))
+        self.endpoints.get(&(request.method, plain.as_str())).map(Arc::clone)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::request::{ApiPath, Purpose};
 
     #[test]
     fn no_endpoint_has_two_caps() {
         let rows: usize = ROWS.iter().map(|row| row.methods.len() * row.templates.len()).sum();
         assert_eq!(Caps::new().endpoints.len(), rows);
+    }
+
+    #[test]
+    fn caps_are_found_whatever_the_ids_are_called() {
+        for (method, template, at_once) in [
+            (Put, "/v3/customers", Some(3)),
+            (Get, "/v3/customers", None),
+            (Get, "/v3/catalog/trees/{tree_id}/categories", Some(1)),
+            (Get, "/v3/pricelists/{price_list_id}/records", Some(10)),
+            (Post, "/v3/pricelists/{id}/records", Some(10)),
+            (Delete, "/v3/promotions/{promotion_id}/codes/{code_id}", Some(40)),
+            (Post, "/v3/promotions/{promotion_id}/codegen", Some(10)),
+            (Post, "/v3/orders/{order_id}/payment_actions/refund_quotes", Some(1)),
+            (Get, "/v3/catalog/products/{product_id}", None),
+        ] {
+            let path = ApiPath::render(template, |_| Some("7")).unwrap();
+            let request = Request { method, path, query: Vec::new(), body: None, purpose: Purpose::Live };
+            let found = Caps::new().of(&request).map(|permits| permits.available_permits());
+            assert_eq!(found, at_once, "{method:?} {template}");
+        }
     }
 }

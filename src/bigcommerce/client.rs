@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 use url::Url;
 
+use super::access::{Access, StopReason, StoreState, Token};
 use super::address::{Address, BadAddress};
 use super::admission::Admission;
 use super::body::Bodies;
@@ -21,7 +23,7 @@ use super::caps::Caps;
 use super::classify::{self, Content, End, Facts};
 use super::{guard, headers};
 use crate::engine::budget::{BudgetConfig, QuotaView};
-use crate::model::request::{Answer, Method, Reply, Request};
+use crate::model::request::{Answer, ApiPath, Method, Purpose, Reply, Request};
 use crate::runtime::ports::Store;
 
 /// Requests at once on one store, however many endpoints: with replies of 100 ms that is 160 a second, far more
@@ -109,6 +111,10 @@ pub struct Seen {
     pub template: Arc<str>,
     /// `2xx`, `3xx`, `4xx`, `429`, `5xx`, or `none` when no reply came.
     pub class: &'static str,
+    /// What the request was for.
+    pub purpose: Purpose,
+    /// How long it waited for its turn, its places and the budget before it was sent.
+    pub waited: Duration,
     /// From sending to the end.
     pub seconds: f64,
     /// Requests left in the store's window, where known.
@@ -143,6 +149,7 @@ pub struct StoreClient {
 struct Inner {
     http: reqwest::Client,
     address: Address,
+    access: Access,
     admission: Admission,
     caps: Caps,
     bodies: Bodies,
@@ -163,10 +170,12 @@ impl StoreClient {
     /// An address, token or user agent that cannot be used.
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
         let address = Address::new(&config.base_uri, &config.store_hash, config.allow_plain_http)?;
+        let access = Access::new(&config.access_token).ok_or(ClientError::Token)?;
         let http = http_client(&config)?;
         let inner = Inner {
             http,
             address,
+            access,
             admission: Admission::new(config.budget, config.at_once),
             caps: Caps::new(),
             bodies: Bodies::new(),
@@ -174,6 +183,48 @@ impl StoreClient {
             on_reply: config.on_reply,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Shares the store's quota with other replicas of the bridge: `share` is this one's part, `0.0..=1.0`, and
+    /// `peers` how many there are, this one included. Cheap; may be called at any time.
+    pub fn set_peers(&self, share: f64, peers: u32) {
+        self.inner.admission.set_peers(share, peers);
+    }
+
+    /// Whether the store is called, or left alone; while it is, every request is answered `Unauthorized` at once.
+    pub fn state(&self) -> StoreState {
+        self.inner.access.state()
+    }
+
+    /// Tells of every change of [`StoreClient::state`].
+    pub fn states(&self) -> watch::Receiver<StoreState> {
+        self.inner.access.states()
+    }
+
+    /// Leaves the store alone until a probe succeeds or another token comes.
+    pub fn stop(&self, reason: StopReason) {
+        self.inner.access.stop(reason);
+    }
+
+    /// Uses another token from the next request on, and calls the store again if it was left alone.
+    ///
+    /// # Errors
+    /// The token cannot stand in a header; the earlier one stays.
+    pub fn replace_token(&self, token: &SecretString) -> Result<(), ClientError> {
+        self.inner.access.replace(token).then_some(()).ok_or(ClientError::Token)
+    }
+
+    /// Asks for the store's time, even of a store that is left alone; it is called again if the token works.
+    pub async fn probe(&self) -> StoreState {
+        let path = ApiPath::render("/v2/time", |_| None).expect("the template needs no id");
+        let request =
+            Request { method: Method::Get, path, query: Vec::new(), body: None, purpose: Purpose::Upkeep };
+        let reply = self.inner.send(&request, Gate::Pass).await;
+        // A token without the scope for this is a token all the same.
+        if matches!(reply.answer, Answer::Done | Answer::Forbidden) {
+            self.inner.access.start();
+        }
+        self.state()
     }
 
     /// What is known of the store's quota.
@@ -184,21 +235,14 @@ impl StoreClient {
 
 impl Store for StoreClient {
     async fn send(&self, request: Request) -> Reply {
-        self.inner.send(&request).await
+        self.inner.send(&request, Gate::Ask).await
     }
 }
 
 fn http_client(config: &ClientConfig) -> Result<reqwest::Client, ClientError> {
-    let token = config.access_token.expose_secret();
-    let mut token = HeaderValue::from_str(token).map_err(|_| ClientError::Token)?;
-    if token.is_empty() {
-        return Err(ClientError::Token);
-    }
-    token.set_sensitive(true);
     let agent = HeaderValue::from_str(&config.user_agent)
         .map_err(|_| ClientError::UserAgent(config.user_agent.clone()))?;
     let mut headers = HeaderMap::new();
-    headers.insert("x-auth-token", token);
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(header::USER_AGENT, agent);
     let mut builder = reqwest::Client::builder()
@@ -218,6 +262,15 @@ fn http_client(config: &ClientConfig) -> Result<reqwest::Client, ClientError> {
     builder.build().map_err(ClientError::Http)
 }
 
+/// Whether a request minds that its store is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// It is not sent then.
+    Ask,
+    /// It is the probe that finds out whether that has an end.
+    Pass,
+}
+
 /// What one exchange brought.
 struct Exchange {
     reply: Reply,
@@ -226,7 +279,7 @@ struct Exchange {
 }
 
 impl Inner {
-    async fn send(&self, request: &Request) -> Reply {
+    async fn send(&self, request: &Request, gate: Gate) -> Reply {
         if let Err(refused) = guard::check(request) {
             return unsent(Answer::Invalid, refused.to_string());
         }
@@ -234,7 +287,6 @@ impl Inner {
             Ok(url) => url,
             Err(bad) => return unsent(Answer::Invalid, bad.to_string()),
         };
-        let _endpoint = self.caps.endpoint(request).await;
         let two_windows = (self.admission.window_length() * 2).min(LONGEST_RATE_WAIT);
         let patience = self.timeouts.rate_wait.unwrap_or(two_windows);
         // The clock of the wait starts with the first refusal: being queued is not being refused.
@@ -243,7 +295,10 @@ impl Inner {
             let remaining = give_up.map_or(patience, |at: tokio::time::Instant| {
                 at.saturating_duration_since(tokio::time::Instant::now())
             });
-            let exchange = match self.exchange(request, url.clone(), remaining).await {
+            if let Some(left_alone) = self.left_alone(gate) {
+                return left_alone;
+            }
+            let exchange = match self.exchange(request, url.clone(), (gate, remaining)).await {
                 Ok(exchange) => exchange,
                 Err(after) => {
                     return unsent(Answer::Busy { after }, "the store's rate budget is spent".to_owned());
@@ -257,23 +312,48 @@ impl Inner {
         }
     }
 
+    /// The reply to whoever calls a store that is left alone.
+    fn left_alone(&self, gate: Gate) -> Option<Reply> {
+        match (gate, self.access.state()) {
+            (Gate::Pass, _) | (_, StoreState::Running) => None,
+            (Gate::Ask, StoreState::Stopped { reason, .. }) => {
+                let detail = format!("the store is not called: {}", reason.advice());
+                Some(unsent(Answer::Unauthorized, detail))
+            }
+        }
+    }
+
     /// Sends once, as soon as the budget allows.
-    async fn exchange(&self, request: &Request, url: Url, patience: Duration) -> Result<Exchange, Duration> {
-        let (pass, _place) = self.admission.enter(request.purpose, patience).await?;
+    async fn exchange(
+        &self,
+        request: &Request,
+        url: Url,
+        (gate, patience): (Gate, Duration),
+    ) -> Result<Exchange, Duration> {
+        let asked = tokio::time::Instant::now();
+        let mut pass = self.admission.enter(request.purpose, self.caps.of(request), patience).await?;
+        // It may have been stopped while this waited.
+        if let Some(reply) = self.left_alone(gate) {
+            return Ok(Exchange { reply, refused: None });
+        }
+        let token = self.access.token();
         let started = tokio::time::Instant::now();
+        let waited = started - asked;
         let deadline = started + self.timeouts.request;
-        let mut response = match timeout_at(deadline, self.http.execute(outgoing(request, url))).await {
+        let mut response = match timeout_at(deadline, self.http.execute(outgoing(request, url, &token))).await
+        {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                self.tell(request, 0, started.into_std());
+                self.tell(request, 0, waited, started.into_std());
                 return Ok(Exchange { reply: no_reply(&error), refused: None });
             }
             Err(_) => {
-                self.tell(request, 0, started.into_std());
+                self.tell(request, 0, waited, started.into_std());
                 return Ok(Exchange { reply: unsent(Answer::Doubtful, late(self.timeouts)), refused: None });
             }
         };
         let status = response.status().as_u16();
+        self.access.answered(&token, status);
         let seen = headers::observation(response.headers());
         let refused = match status {
             429 => Some(pass.refused(seen)),
@@ -284,11 +364,11 @@ impl Inner {
         };
         let (body, end) =
             timeout_at(deadline, self.bodies.read(&mut response)).await.unwrap_or((Bytes::new(), End::Cut));
-        self.tell(request, status, started.into_std());
+        self.tell(request, status, waited, started.into_std());
         Ok(Exchange { reply: reply(request.method, &response, body, end), refused })
     }
 
-    fn tell(&self, request: &Request, status: u16, started: Instant) {
+    fn tell(&self, request: &Request, status: u16, waited: Duration, started: Instant) {
         let Some(on_reply) = &self.on_reply else { return };
         let seconds = tokio::time::Instant::now().into_std().saturating_duration_since(started).as_secs_f64();
         let class = match status {
@@ -304,6 +384,8 @@ impl Inner {
             method: request.method.as_str(),
             template: Arc::clone(request.path.template()),
             class,
+            purpose: request.purpose,
+            waited,
             seconds,
             left: quota.left,
             quota: quota.quota,
@@ -311,7 +393,7 @@ impl Inner {
     }
 }
 
-fn outgoing(request: &Request, url: Url) -> reqwest::Request {
+fn outgoing(request: &Request, url: Url, token: &Token) -> reqwest::Request {
     let method = match request.method {
         Method::Get => http::Method::GET,
         Method::Post => http::Method::POST,
@@ -319,8 +401,10 @@ fn outgoing(request: &Request, url: Url) -> reqwest::Request {
         Method::Delete => http::Method::DELETE,
     };
     let mut outgoing = reqwest::Request::new(method, url);
+    outgoing.headers_mut().insert("x-auth-token", token.header.clone());
+    // Without a body it says nothing, but the specification demands it of some reads, `/v2/orders/{order_id}/products`.
+    outgoing.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(body) = &request.body {
-        outgoing.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         *outgoing.body_mut() = Some(body.clone().into());
     }
     outgoing

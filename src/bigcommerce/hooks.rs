@@ -11,19 +11,26 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::hooks_plan::{self, Action, Hook, Item, Plan, Wanted};
+use super::hooks_scopes::Subscription;
 use super::paging::{self, BadShape, Next};
 use crate::model::request::{Answer, ApiPath, BadPath, Method, Purpose, Reply, Request};
 use crate::runtime::ports::Store;
 
+pub use super::hooks_admin::{Admin, BlockedDomain, Status, admin, status};
+
 const LIST: &str = "/v3/hooks";
 const ONE: &str = "/v3/hooks/{webhook_id}";
-const ADMIN: &str = "/v3/hooks/admin";
+const CHANNELS: &str = "/v3/channels";
 
 /// Rows a page; the most that the API takes.
 const PAGE: usize = 250;
 
-/// Pages of a listing. 200 scopes with 10 hooks each are 8 pages; more is a store that repeats itself.
+/// Pages of a listing: 10,000 rows. 200 scopes with 10 hooks each are 8 pages, and 70 scopes of each of a hundred
+/// channels are 28; more is a store that repeats itself.
 const MAX_PAGES: u64 = 40;
+
+/// Channels that are no more: the API refuses hooks on them, or never calls them.
+const GONE_CHANNELS: [&str; 2] = ["deleted", "terminated"];
 
 /// Why the hooks could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +54,11 @@ pub enum HookError {
         source: BadShape,
     },
     /// The listing does not end.
-    #[error("the list of webhooks is longer than {MAX_PAGES} pages of {PAGE}")]
-    Endless,
+    #[error("{doing} did not end after {MAX_PAGES} pages of {PAGE}")]
+    Endless {
+        /// What was tried.
+        doing: &'static str,
+    },
     /// A path could not be made.
     #[error(transparent)]
     Path(#[from] BadPath),
@@ -63,73 +73,69 @@ pub struct Applied {
     pub result: Result<Option<u64>, HookError>,
 }
 
-/// The state of a store's webhooks.
-#[derive(Debug)]
-pub struct Status {
-    /// The hooks.
-    pub hooks: Vec<Hook>,
-    /// The status of each hook by id: `active`, `inactive` or `deactivated`, as the store words it.
-    pub states: BTreeMap<u64, String>,
-    /// Domains that BigCommerce does not deliver to for now.
-    pub blocked: Vec<BlockedDomain>,
-    /// Who is told when a hook is deactivated.
-    pub emails: usize,
-}
-
-/// A domain that failed too often.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize)]
-pub struct BlockedDomain {
-    /// The domain, or the destination.
-    #[serde(default)]
-    pub destination: String,
-    /// Seconds until it is tried again.
-    #[serde(default)]
-    pub time_left: u64,
-    /// Why.
-    #[serde(default)]
-    pub reasons: Vec<String>,
-}
-
 /// Reads all hooks that the token may see: those of its own client.
 ///
 /// # Errors
 /// A reply that is not a list of hooks.
 pub async fn list(store: &impl Store) -> Result<Vec<Hook>, HookError> {
     const DOING: &str = "listing the webhooks";
-    let mut hooks = Vec::new();
-    let mut page = 1;
-    loop {
-        let mut request = request(Method::Get, LIST, None)?;
-        request.query = vec![("page".to_owned(), page.to_string()), ("limit".to_owned(), PAGE.to_string())];
-        let reply = done(DOING, store.send(request).await)?;
-        let rows = paging::list(&reply.body).map_err(|source| HookError::Shape { doing: DOING, source })?;
-        for row in &rows.rows {
-            hooks.push(read_hook(DOING, row)?);
-        }
-        page = match rows.next {
-            Next::Page(next) => next,
-            Next::Unknown if rows.rows.len() >= PAGE => page + 1,
-            Next::Unknown | Next::End => return Ok(hooks),
-            // Half a list would make hooks that exist look missing.
-            Next::Cursor(_) => {
-                return Err(HookError::Shape {
-                    doing: DOING,
-                    source: BadShape::Not { wanted: "a numbered page" },
-                });
-            }
-        };
-        if page > MAX_PAGES {
-            return Err(HookError::Endless);
-        }
-    }
+    rows(store, DOING, LIST).await?.iter().map(|row| read_hook(DOING, row)).collect()
+}
+
+/// Reads the hooks to have: the fewest for the wanted scopes. The store is asked for its channels only where a scope is
+/// wanted for each of them.
+///
+/// # Errors
+/// The channels could not be read.
+pub async fn subscriptions(store: &impl Store, wanted: &Wanted) -> Result<Vec<Subscription>, HookError> {
+    let channels = if wanted.needs_channels() { channels(store).await? } else { Vec::new() };
+    Ok(wanted.subscriptions(&channels))
 }
 
 /// Says what is to be done.
 ///
 /// # Errors
-/// The hooks could not be read.
+/// The hooks, or the channels where they matter, could not be read.
 pub async fn plan(store: &impl Store, wanted: &Wanted) -> Result<Plan, HookError> {
-    Ok(hooks_plan::plan(wanted, &list(store).await?))
+    let subscriptions = subscriptions(store, wanted).await?;
+    Ok(hooks_plan::plan(wanted, &subscriptions, &list(store).await?))
+}
+
+async fn channels(store: &impl Store) -> Result<Vec<u64>, HookError> {
+    const DOING: &str = "listing the channels";
+    let mut ids = Vec::new();
+    for row in rows(store, DOING, CHANNELS).await? {
+        let channel: WireChannel = serde_json::from_slice(&row)
+            .map_err(|_| HookError::Shape { doing: DOING, source: BadShape::Not { wanted: "a channel" } })?;
+        if !channel.status.is_some_and(|status| GONE_CHANNELS.contains(&status.as_str())) {
+            ids.push(channel.id);
+        }
+    }
+    Ok(ids)
+}
+
+/// All pages of a list.
+async fn rows(store: &impl Store, doing: &'static str, path: &str) -> Result<Vec<Bytes>, HookError> {
+    let mut all = Vec::new();
+    let mut page = 1;
+    while page <= MAX_PAGES {
+        let mut request = request(Method::Get, path, None)?;
+        request.query = vec![("page".to_owned(), page.to_string()), ("limit".to_owned(), PAGE.to_string())];
+        let reply = done(doing, store.send(request).await)?;
+        let found = paging::list(&reply.body).map_err(|source| HookError::Shape { doing, source })?;
+        let is_full = found.rows.len() >= PAGE;
+        all.extend(found.rows);
+        page = match found.next {
+            Next::Page(next) => next,
+            Next::Unknown if is_full => page + 1,
+            Next::Unknown | Next::End => return Ok(all),
+            // Half a list would make hooks that exist look missing.
+            Next::Cursor(_) => {
+                return Err(HookError::Shape { doing, source: BadShape::Not { wanted: "a numbered page" } });
+            }
+        };
+    }
+    Err(HookError::Endless { doing })
 }
 
 /// Does it. One result per item, in order.
@@ -164,35 +170,8 @@ pub async fn prune(store: &impl Store, plan: Plan) -> Vec<Applied> {
     applied
 }
 
-/// Reads the hooks and what BigCommerce says of their health.
-///
-/// # Errors
-/// A reply that could not be understood.
-pub async fn status(store: &impl Store) -> Result<Status, HookError> {
-    const DOING: &str = "reading the webhooks' status";
-    let hooks = list(store).await?;
-    let reply = done(DOING, store.send(request(Method::Get, ADMIN, None)?).await)?;
-    let body = paging::single(&reply.body).map_err(|source| HookError::Shape { doing: DOING, source })?;
-    let admin: Admin = serde_json::from_slice(&body).map_err(|_| HookError::Shape {
-        doing: DOING,
-        source: BadShape::Not { wanted: "the webhooks' status" },
-    })?;
-    let states = admin.hooks_list.into_iter().filter_map(|hook| Some((hook.id, hook.status?))).collect();
-    Ok(Status { hooks, states, blocked: admin.blocked_domains, emails: admin.emails.len() })
-}
-
 #[derive(Deserialize)]
-struct Admin {
-    #[serde(default)]
-    emails: Vec<String>,
-    #[serde(default)]
-    hooks_list: Vec<AdminHook>,
-    #[serde(default)]
-    blocked_domains: Vec<BlockedDomain>,
-}
-
-#[derive(Deserialize)]
-struct AdminHook {
+struct WireChannel {
     id: u64,
     status: Option<String>,
 }
@@ -207,6 +186,8 @@ struct WireHook {
     headers: Option<BTreeMap<String, Option<String>>>,
     #[serde(default)]
     is_active: bool,
+    created_at: Option<i64>,
+    updated_at: Option<i64>,
 }
 
 fn read_hook(doing: &'static str, row: &[u8]) -> Result<Hook, HookError> {
@@ -219,6 +200,7 @@ fn read_hook(doing: &'static str, row: &[u8]) -> Result<Hook, HookError> {
         destination: hook.destination,
         headers: headers.into_iter().map(|(n, v)| (n, SecretString::from(v.unwrap_or_default()))).collect(),
         is_active: hook.is_active,
+        touched_s: hook.updated_at.max(hook.created_at).unwrap_or(0),
     })
 }
 
@@ -263,23 +245,23 @@ fn id_of(doing: &'static str, body: &Bytes) -> Result<u64, HookError> {
 /// The whole hook, so that one request corrects whatever is wrong.
 fn body(wanted: &Wanted, scope: &str) -> Bytes {
     let headers: BTreeMap<&str, &str> =
-        wanted.headers().iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+        wanted.headers().map(|(name, value)| (name, value.expose_secret())).collect();
     let hook = serde_json::json!({
         "scope": scope,
-        "destination": wanted.destination(),
+        "destination": wanted.destination_of(scope),
         "is_active": true,
         "headers": headers,
     });
     hook.to_string().into()
 }
 
-fn request(method: Method, template: &str, id: Option<u64>) -> Result<Request, BadPath> {
+pub(super) fn request(method: Method, template: &str, id: Option<u64>) -> Result<Request, BadPath> {
     let id = id.map(|id| id.to_string());
     let path = ApiPath::render(template, |_| id.as_deref())?;
     Ok(Request { method, path, query: Vec::new(), body: None, purpose: Purpose::Upkeep })
 }
 
-fn done(doing: &'static str, reply: Reply) -> Result<Reply, HookError> {
+pub(super) fn done(doing: &'static str, reply: Reply) -> Result<Reply, HookError> {
     if reply.answer == Answer::Done { Ok(reply) } else { Err(failed(doing, reply)) }
 }
 

@@ -1,119 +1,17 @@
 //! What is to be done so that a store's webhooks are the wanted ones. Pure.
 //!
-//! A hook is ours if its destination is the wanted one, or if it carries the header that we put on every hook we
-//! make ([`MARKER`], with this store's name) *and* its destination's path ends with `/webhooks/<store>`: that is a
-//! hook of ours from before the bridge moved to another host. Every other hook belongs to somebody else and is
-//! never touched, whatever its scope.
+//! It compares hooks with subscriptions and says one thing about each. Whose a hook is, [`Wanted`] knows; hooks of
+//! others are listed and never changed. No header's value is ever part of a plan.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use super::hooks_scopes::Subscription;
+pub(super) use super::hooks_wanted::tidy;
 
-/// The header on every hook we make, holding the store's name. BigCommerce replays it on callbacks, where it does
-/// no harm; it is no secret.
-pub const MARKER: &str = "x-bcbridge-store";
+pub use super::hooks_wanted::{Hook, MARKER, Owner, Wanted};
 
 /// Hooks a store takes on one scope from one client (BigCommerce's webhook reference).
 const MAX_PER_SCOPE: usize = 10;
-
-/// The subscriptions that a store should have.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    store: String,
-    destination: String,
-    scopes: BTreeSet<String>,
-    headers: BTreeMap<String, SecretString>,
-}
-
-impl Wanted {
-    /// Subscriptions of a store to scopes, delivered to `<public_url>/webhooks/<store>` with extra headers, whose
-    /// values are taken as secrets. Header names are lowercased; the marker is added.
-    pub fn new(
-        store: &str,
-        public_url: &Url,
-        scopes: impl IntoIterator<Item = String>,
-        headers: impl IntoIterator<Item = (String, SecretString)>,
-    ) -> Self {
-        let mut headers: BTreeMap<_, _> =
-            headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        headers.insert(MARKER.to_owned(), SecretString::from(store));
-        Self {
-            store: store.to_owned(),
-            destination: format!("{}/webhooks/{store}", public_url.as_str().trim_end_matches('/')),
-            scopes: scopes.into_iter().map(|scope| tidy(&scope).to_owned()).collect(),
-            headers,
-        }
-    }
-
-    /// The store's name in the config.
-    pub fn store(&self) -> &str {
-        &self.store
-    }
-
-    /// Where callbacks go.
-    pub fn destination(&self) -> &str {
-        &self.destination
-    }
-
-    /// The scopes, in order.
-    pub fn scopes(&self) -> impl Iterator<Item = &str> {
-        self.scopes.iter().map(String::as_str)
-    }
-
-    pub(super) fn headers(&self) -> &BTreeMap<String, SecretString> {
-        &self.headers
-    }
-
-    fn is_ours(&self, hook: &Hook) -> bool {
-        if self.is_here(hook) {
-            return true;
-        }
-        let marked = hook.header(MARKER).is_some_and(|value| value.expose_secret() == self.store);
-        let path = Url::parse(&hook.destination).map(|url| url.path().to_owned()).unwrap_or_default();
-        marked && path.ends_with(&format!("/webhooks/{}", self.store))
-    }
-
-    /// Whether the hook's destination is the wanted one, however it is spelled.
-    fn is_here(&self, hook: &Hook) -> bool {
-        match (Url::parse(&self.destination), Url::parse(&hook.destination)) {
-            (Ok(wanted), Ok(found)) => wanted == found,
-            _ => self.destination == hook.destination,
-        }
-    }
-
-    /// Names of the headers that differ, on either side. Values stay out of it.
-    fn differing_headers(&self, hook: &Hook) -> Vec<String> {
-        let names: BTreeSet<String> =
-            self.headers.keys().cloned().chain(hook.headers.keys().map(|n| n.to_ascii_lowercase())).collect();
-        let differs = |name: &String| {
-            let wanted = self.headers.get(name).map(ExposeSecret::expose_secret);
-            wanted != hook.header(name).map(ExposeSecret::expose_secret)
-        };
-        names.into_iter().filter(differs).collect()
-    }
-}
-
-/// A webhook as the store has it.
-#[derive(Debug, Clone)]
-pub struct Hook {
-    /// The store's id of it.
-    pub id: u64,
-    /// What it subscribes to.
-    pub scope: String,
-    /// Where its callbacks go.
-    pub destination: String,
-    /// What is sent along; the values may be secrets.
-    pub headers: BTreeMap<String, SecretString>,
-    /// Whether it fires.
-    pub is_active: bool,
-}
-
-impl Hook {
-    fn header(&self, name: &str) -> Option<&SecretString> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    }
-}
 
 /// What is wrong with a hook of ours.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -131,6 +29,8 @@ pub enum Change {
         /// Their names.
         names: Vec<String>,
     },
+    /// Nothing, but it was not touched for long, and BigCommerce switches off what seems unused.
+    KeepAwake,
 }
 
 /// What is to be done about one scope, or about one hook that no scope asks for.
@@ -221,11 +121,11 @@ impl Plan {
     }
 }
 
-/// Compares what is wanted with what there is.
-pub fn plan(wanted: &Wanted, hooks: &[Hook]) -> Plan {
+/// Compares what is wanted, as hooks to have, with what there is.
+pub fn plan(wanted: &Wanted, subscriptions: &[Subscription], hooks: &[Hook]) -> Plan {
     let mut taken = BTreeSet::new();
     let mut items = Vec::new();
-    for scope in &wanted.scopes {
+    for Subscription { scope, .. } in subscriptions {
         let on_scope = || hooks.iter().filter(|hook| tidy(&hook.scope) == scope);
         let ours = on_scope().filter(|hook| wanted.is_ours(hook));
         // Of several the one at the right place is kept, an active one before an idle one, the oldest first.
@@ -238,7 +138,7 @@ pub fn plan(wanted: &Wanted, hooks: &[Hook]) -> Plan {
             None if on_scope().count() >= MAX_PER_SCOPE => Action::Full,
             None => Action::Create,
         };
-        items.push(Item { scope: scope.clone(), destination: wanted.destination.clone(), action });
+        items.push(Item { scope: scope.clone(), destination: wanted.destination_of(scope), action });
     }
     let mut others: Vec<_> = hooks.iter().filter(|hook| !taken.contains(&hook.id)).collect();
     others.sort_by(|a, b| (&a.scope, a.id).cmp(&(&b.scope, b.id)));
@@ -265,38 +165,22 @@ fn correct(wanted: &Wanted, hook: &Hook) -> Action {
     if changes.is_empty() { Action::Keep { id: hook.id } } else { Action::Update { id: hook.id, changes } }
 }
 
-/// BigCommerce's samples write some scopes with a trailing slash.
-fn tidy(scope: &str) -> &str {
-    scope.trim().trim_end_matches('/')
-}
-
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
+    use super::super::hooks_wanted::tests::{HERE, hook, wanted};
     use super::*;
 
-    fn wanted(scopes: &[&str]) -> Wanted {
-        let public = Url::parse("https://bridge.example.com/in/").unwrap();
-        let headers = [("X-Bridge-Key".to_owned(), SecretString::from("hush"))];
-        Wanted::new("main", &public, scopes.iter().map(|s| (*s).to_owned()), headers)
-    }
-
-    fn hook(id: u64, scope: &str, destination: &str) -> Hook {
-        let headers = [("x-bridge-key", "hush"), (MARKER, "main")];
-        let headers = headers.map(|(name, value)| (name.to_owned(), SecretString::from(value)));
-        Hook {
-            id,
-            scope: scope.to_owned(),
-            destination: destination.to_owned(),
-            headers: headers.into(),
-            is_active: true,
-        }
-    }
-
-    const HERE: &str = "https://bridge.example.com/in/webhooks/main";
     const ORDER: &str = "store/order/*";
 
+    fn of(hooks: &[Hook]) -> Plan {
+        let wanted = wanted(&[ORDER]);
+        plan(&wanted, &wanted.subscriptions(&[]), hooks)
+    }
+
     fn actions(hooks: &[Hook]) -> Vec<Action> {
-        plan(&wanted(&[ORDER]), hooks).items.into_iter().map(|item| item.action).collect()
+        of(hooks).items.into_iter().map(|item| item.action).collect()
     }
 
     #[test]
@@ -355,6 +239,6 @@ mod tests {
         let hooks: Vec<_> =
             (0..10).map(|n| hook(n + 1, ORDER, &format!("https://erp.example.com/{n}"))).collect();
         assert_eq!(actions(&hooks)[0], Action::Full);
-        assert!(!plan(&wanted(&[ORDER]), &hooks).has_changes());
+        assert!(!of(&hooks).has_changes());
     }
 }

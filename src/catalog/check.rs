@@ -1,105 +1,275 @@
-//! What a row must be to be believed.
+//! What a row must be to be believed, as far as it can be told from the row alone; see also `links`.
 
-use super::placeholders;
-use super::row::{Action, Body, Class, Entity, Include, ManyStyle, ReadMany};
+use super::place::{alternatives, is_names};
+use super::row::{
+    Action, Body, Class, DEFAULT_PART, Entity, Include, List, ManyStyle, Pages, ReadMany, Resolve,
+};
+use super::{Fault, placeholders};
+use crate::model::ids::check_part;
 use crate::model::request::Method;
 
+/// Collects the faults of one entity.
+struct Faults<'a> {
+    entity: &'a Entity,
+    found: &'a mut Vec<Fault>,
+}
+
+impl Faults<'_> {
+    fn add(&mut self, what: impl Into<String>) {
+        self.found.push(Fault { entity: self.entity.name.clone(), what: what.into() });
+    }
+}
+
 /// Finds the faults of one entity's rows.
-pub(super) fn entity(entity: &Entity, faults: &mut Vec<String>) {
-    let name = &entity.name;
-    let mut fault = |text: String| faults.push(format!("entity {name:?}: {text}"));
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') {
-        fault("its name must be lower case letters, digits and '_'".into());
+pub(super) fn entity(entity: &Entity, found: &mut Vec<Fault>) {
+    let mut faults = Faults { entity, found };
+    names(entity, &mut faults);
+    ids(entity, &mut faults);
+    reads(entity, &mut faults);
+    if let Some(of_all) = &entity.list {
+        list(of_all, entity, &mut faults);
     }
-    if entity.ids.len() != entity.hint_key().len() {
-        fault(format!(
-            "it has {} ids and {} parts in its hint key",
-            entity.ids.len(),
-            entity.hint_key().len()
-        ));
+    for (at, item) in entity.include.iter().enumerate() {
+        let twice = entity.include[..at].iter().any(|other| other.name == item.name);
+        include(item, twice, entity, &mut faults);
     }
-    if entity.key.is_empty() && (entity.is_readable() || !entity.scope.is_empty()) {
-        fault("it is read or hinted at, and has no key".into());
-    }
-    if !entity.is_readable() && entity.action.is_empty() {
-        fault("nothing says how it is read or written".into());
-    }
-    if let Some(one) = &entity.read.one {
-        template(one, &entity.ids, &mut fault);
-    }
-    if let Some(many) = &entity.read.many {
-        read_many(many, entity, &mut fault);
-    }
-    for item in &entity.include {
-        include(item, entity, &mut fault);
-    }
-    for scope in &entity.scope {
-        if scope.id.len() != entity.ids.len() {
-            fault(format!("scope {:?} gives {} ids of {}", scope.name, scope.id.len(), entity.ids.len()));
+    for (at, item) in entity.resolve.iter().enumerate() {
+        if entity.resolve[..at].iter().any(|other| other.name == item.name) {
+            faults.add(format!("resolve {:?} is given twice", item.name));
         }
-        if !scope.name.starts_with("store/") || scope.name.contains("//") || scope.name.ends_with('/') {
-            fault(format!("scope {:?} is not one", scope.name));
-        }
+        resolve(item, &mut faults);
     }
     for item in &entity.action {
-        action(item, entity, &mut fault);
+        action(item, entity, &mut faults);
     }
 }
 
-fn template(path: &str, known: &[String], fault: &mut impl FnMut(String)) {
-    if !(path.starts_with("/v2/") || path.starts_with("/v3/")) || path.contains("//") || path.ends_with('/') {
-        fault(format!("the path {path:?} is not one"));
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn names(entity: &Entity, faults: &mut Faults<'_>) {
+    for name in std::iter::once(&entity.name).chain(&entity.aliases) {
+        if !is_name(name) {
+            faults.add(format!("the name {name:?} must be of lower case letters, digits and '_'"));
+        }
+    }
+    for resolve in entity.resolve.iter().filter(|resolve| !is_name(&resolve.name)) {
+        faults.add(format!("the name {:?} must be of lower case letters, digits and '_'", resolve.name));
+    }
+    if entity.doc.trim().is_empty() {
+        faults.add("its doc says nothing");
+    }
+}
+
+fn ids(entity: &Entity, faults: &mut Faults<'_>) {
+    let (ids, hinted) = (entity.ids.len(), entity.hint_key().len());
+    if ids != hinted {
+        faults.add(format!("it has {ids} ids and {hinted} parts in its hint key"));
+    }
+    for (at, id) in entity.ids.iter().enumerate() {
+        if !is_name(id) || entity.ids[..at].contains(id) {
+            faults.add(format!("the id {id:?} must be a name of its own"));
+        }
+    }
+    let is_read = entity.is_readable() || entity.list.is_some() || !entity.resolve.is_empty();
+    if entity.key.is_empty() && is_read {
+        faults.add("it is read, and has no key");
+    }
+    if !entity.is_readable() && (entity.list.is_some() || !entity.resolve.is_empty()) {
+        faults.add("it is listed, and nothing says how one is read: give it `read.one` or `read.many`");
+    }
+    for place in entity.key.iter().chain(entity.hint_key.iter().flatten()) {
+        row_place(place, &entity.ids, faults);
+    }
+    if let Some(version) = entity.version.as_deref().filter(|version| !is_names(version)) {
+        faults.add(format!("its version {version:?} is no place in its JSON"));
+    }
+}
+
+/// A place in a row: names, alternatives, a fixed text, or a part of the id that was read.
+fn row_place(place: &str, ids: &[String], faults: &mut Faults<'_>) {
+    if let Some(part) = place.strip_prefix('@') {
+        if !ids.iter().any(|id| id == part) {
+            faults.add(format!("the key {place:?} is none of its ids {ids:?}"));
+        }
+        return;
+    }
+    for one in alternatives(place) {
+        let good = one.strip_prefix('=').map_or_else(|| is_names(one), |text| check_part(text).is_ok());
+        if !good {
+            faults.add(format!("the key {place:?} is no place in its JSON"));
+        }
+    }
+}
+
+fn reads(entity: &Entity, faults: &mut Faults<'_>) {
+    let read = &entity.read;
+    if let Some(one) = &read.one {
+        template(one, &entity.ids, faults);
+        query(&read.query, &entity.ids, faults);
+    } else if !read.query.is_empty() || !read.rows.is_empty() {
+        faults.add("`read.query` and `read.rows` belong to `read.one`, which it has not");
+    }
+    for place in read.rows.iter().filter(|place| !is_names(place)) {
+        faults.add(format!("{place:?} is no place of rows"));
+    }
+    if !read.rows.is_empty() && entity.hint_key.is_none() {
+        faults.add("a read of it brings several rows: its `hint_key` must say what they share");
+    }
+    if let Some(many) = &read.many {
+        read_many(many, &entity.ids, faults);
+    }
+}
+
+/// A path whose segments are plain or a whole `{id}`.
+fn template(path: &str, known: &[String], faults: &mut Faults<'_>) {
+    let versioned = path.starts_with("/v2/") || path.starts_with("/v3/");
+    let plain = |segment: &str| check_part(segment).is_ok();
+    let good = |segment: &str| plain(segment) || placeholder(segment).is_some_and(is_name);
+    if !versioned || !path.split('/').skip(1).all(good) {
+        faults.add(format!("the path {path:?} is not one: /v2/ or /v3/, then names and whole {{ids}}"));
     }
     for id in placeholders(path).filter(|id| !known.iter().any(|k| k == id)) {
-        fault(format!("the path {path:?} needs {id:?}, which is none of its ids {known:?}"));
+        faults.add(format!("the path {path:?} needs {id:?}, which is none of its ids {known:?}"));
     }
 }
 
-fn read_many(many: &ReadMany, entity: &Entity, fault: &mut impl FnMut(String)) {
-    template(&many.path, &[], fault);
-    if many.max == 0 || many.page_size == 0 {
-        fault("its list takes no ids".into());
+fn placeholder(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}
+
+fn query<'a>(
+    query: impl IntoIterator<Item = (&'a String, &'a String)>,
+    known: &[String],
+    faults: &mut Faults<'_>,
+) {
+    for (name, value) in query {
+        if name.is_empty() || ["limit", "page", "after", "include"].contains(&name.as_str()) {
+            faults.add(format!("the query parameter {name:?} is the bridge's own to set"));
+        }
+        if let Some(id) = placeholder(value).filter(|id| !known.iter().any(|k| k == id)) {
+            faults.add(format!(
+                "the query parameter {name:?} needs {id:?}, which is none of its ids {known:?}"
+            ));
+        }
     }
-    if many.part >= entity.ids.len() {
-        fault(format!("its list is narrowed by part {} of an id of {}", many.part, entity.ids.len()));
+}
+
+fn read_many(many: &ReadMany, ids: &[String], faults: &mut Faults<'_>) {
+    template(&many.path, ids, faults);
+    query(&many.query, ids, faults);
+    if many.max == 0 {
+        faults.add("its list takes no ids");
     }
     match many.style {
-        ManyStyle::IdIn if many.param.is_empty() => fault("its list names no parameter".into()),
-        ManyStyle::Range if !many.param.is_empty() => fault("a range takes no parameter".into()),
-        ManyStyle::IdIn | ManyStyle::Range | ManyStyle::All => {}
+        ManyStyle::IdIn => {
+            if many.param.is_empty() {
+                faults.add("its list names no parameter");
+            }
+            if many.part >= ids.len() {
+                faults.add(format!("its list is narrowed by part {} of an id of {}", many.part, ids.len()));
+            }
+        }
+        ManyStyle::Range => {
+            if !many.param.is_empty() {
+                faults.add("a range takes no parameter");
+            }
+            if ids.len() != 1 {
+                faults.add("a range is of ids with one part");
+            }
+        }
+        ManyStyle::All if !many.param.is_empty() => faults.add("a list of all takes no parameter"),
+        ManyStyle::All => {}
     }
 }
 
-fn include(include: &Include, entity: &Entity, fault: &mut impl FnMut(String)) {
+fn list(list: &List, entity: &Entity, faults: &mut Faults<'_>) {
+    let places: Vec<&str> = placeholders(&list.path).collect();
+    let known: Vec<String> = places.iter().map(|place| (*place).to_owned()).collect();
+    template(&list.path, &known, faults);
+    let in_query = list.query.values().filter_map(|value| placeholder(value)).count();
+    if list.over.is_none() && places.len() + in_query > 0 {
+        faults.add("its list has places, and `over` does not say whose ids fill them");
+    }
+    if list.over.is_some() && places.len() + in_query == 0 {
+        faults.add("its list is made for each parent, and has no place for the parent's id");
+    }
+    if list.default && list.over.is_none() {
+        faults.add("its list is made for no parents, so `default` means nothing");
+    }
+    if list.default && !places.is_empty() {
+        faults.add(format!("{DEFAULT_PART:?} is no parent: a path cannot hold it"));
+    }
+    if list.max == 0 && list.pages == Pages::Cursor {
+        faults.add("pages by cursor need a limit");
+    }
+    if let Some(since) = &list.since {
+        let taken = |name: &str| name.is_empty() || list.query.contains_key(name);
+        if taken(&since.param) || since.until.as_deref().is_some_and(taken) {
+            faults.add("its filter by date has no parameter of its own");
+        }
+    }
+    if list.include && !entity.include.iter().any(|include| include.path.is_none()) {
+        faults.add("its list takes includes, of which it has none");
+    }
+}
+
+fn include(include: &Include, twice: bool, entity: &Entity, faults: &mut Faults<'_>) {
+    let name = &include.name;
+    if twice || name.is_empty() {
+        faults.add(format!("include {name:?} must have a name of its own"));
+    }
+    if include.page_size == Some(0) {
+        faults.add(format!("include {name:?} leaves no row on a page"));
+    }
     if let Some(path) = &include.path {
-        template(path, &entity.ids, fault);
+        template(path, &entity.ids, faults);
+        if include.page_size.is_some() {
+            faults.add(format!("include {name:?} is a read of its own: it shrinks no page"));
+        }
     }
 }
 
-fn action(action: &Action, entity: &Entity, fault: &mut impl FnMut(String)) {
+fn resolve(resolve: &Resolve, faults: &mut Faults<'_>) {
+    read_many(&resolve.many, &resolve.ids, faults);
+    if resolve.ids.is_empty() || resolve.key.len() != resolve.ids.len() {
+        faults.add(format!(
+            "resolve {:?} has {} ids and {} parts in its key",
+            resolve.name,
+            resolve.ids.len(),
+            resolve.key.len()
+        ));
+    }
+    for place in &resolve.key {
+        row_place(place, &resolve.ids, faults);
+    }
+}
+
+fn action(action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
     let name = &action.name;
     match (&action.method, &action.path) {
-        (Some(Method::Get), _) => fault(format!("action {name:?} is a read")),
+        (Some(Method::Get), _) => faults.add(format!("action {name:?} is a read")),
         (Some(method), Some(path)) => {
-            if !(path.starts_with("/v2/") || path.starts_with("/v3/")) {
-                fault(format!("action {name:?}: the path {path:?} is not one"));
-            }
+            // The ids of an action are the names of its places.
+            let known: Vec<String> = placeholders(path).map(str::to_owned).collect();
+            template(path, &known, faults);
             let ends_in_id = path.rsplit('/').next().is_some_and(|last| last.starts_with('{'));
             if *method == Method::Delete && !ends_in_id && action.id_query.is_none() {
-                fault(format!("action {name:?} deletes a collection"));
+                faults.add(format!("action {name:?} deletes a collection"));
             }
         }
         (None, None) if name == "upsert" => {
             if entity.action("create").is_none() || entity.action("update").is_none() {
-                fault("its upsert has no create or no update to rest on".into());
+                faults.add("its upsert has no create or no update to rest on");
             }
         }
-        _ => fault(format!("action {name:?} has a method without a path, or the reverse")),
+        _ => faults.add(format!("action {name:?} has a method without a path, or the reverse")),
     }
     if action.class == Class::B && action.natural_key.is_empty() {
-        fault(format!("action {name:?} is of class B and has no natural key"));
+        faults.add(format!("action {name:?} is of class B and has no natural key"));
     }
     if action.id_body.is_some() && action.body == Body::None {
-        fault(format!("action {name:?} puts an id into a body that it does not have"));
+        faults.add(format!("action {name:?} puts an id into a body that it does not have"));
     }
 }

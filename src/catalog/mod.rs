@@ -6,29 +6,47 @@
 //! BigCommerce's that it names.
 
 mod check;
+mod links;
 pub mod place;
 pub mod row;
+mod scopes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use row::{
     Action, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, List, ManyStyle, Pages, ReadMany,
     Resolve, Scope, Since, Target, When,
 };
+pub use scopes::{Wildcard, channel_of};
 
 use crate::model::request::{ApiPath, BadPath, Method, Request};
 
 /// The families that ship with the bridge.
-const FAMILIES: [(&str, &str); 7] = [
+const FAMILIES: [(&str, &str); 19] = [
     ("products.toml", include_str!("products.toml")),
+    ("options.toml", include_str!("options.toml")),
     ("categories.toml", include_str!("categories.toml")),
+    ("prices.toml", include_str!("prices.toml")),
+    ("inventory.toml", include_str!("inventory.toml")),
     ("customers.toml", include_str!("customers.toml")),
     ("orders.toml", include_str!("orders.toml")),
+    ("payments.toml", include_str!("payments.toml")),
     ("carts.toml", include_str!("carts.toml")),
-    ("inventory.toml", include_str!("inventory.toml")),
+    ("checkouts.toml", include_str!("checkouts.toml")),
+    ("metafields.toml", include_str!("metafields.toml")),
     ("marketing.toml", include_str!("marketing.toml")),
+    ("content.toml", include_str!("content.toml")),
+    ("channels.toml", include_str!("channels.toml")),
+    ("shipping.toml", include_str!("shipping.toml")),
+    ("tax.toml", include_str!("tax.toml")),
+    ("store.toml", include_str!("store.toml")),
+    ("settings.toml", include_str!("settings.toml")),
+    ("b2b.toml", include_str!("b2b.toml")),
 ];
+
+/// The wildcards that can be subscribed to.
+const WILDCARDS: &str = include_str!("wildcards.toml");
 
 /// All entities, with their indexes.
 #[derive(Debug)]
@@ -36,12 +54,30 @@ pub struct Catalog {
     entities: Vec<Arc<Entity>>,
     by_name: HashMap<String, usize>,
     by_scope: HashMap<String, (usize, usize)>,
+    wildcards: Vec<Wildcard>,
+    /// The entities whose rows are the user's.
+    own: Vec<String>,
+}
+
+/// What is wrong with a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The entity's name; of a family that is no TOML, the file's.
+    pub entity: String,
+    /// One clause.
+    pub what: String,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "entity {:?}: {}", self.entity, self.what)
+    }
 }
 
 /// Why the catalogue was refused: every fault of every row.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the catalogue has faults: {}", .0.join("; "))]
-pub struct BadCatalog(pub Vec<String>);
+#[error("the catalogue has faults: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct BadCatalog(pub Vec<Fault>);
 
 impl Catalog {
     /// The rows that ship with the bridge.
@@ -57,32 +93,72 @@ impl Catalog {
     /// # Errors
     /// All faults found, each naming its row.
     pub fn from_families(families: &[(&str, &str)]) -> Result<Self, BadCatalog> {
-        let mut faults = Vec::new();
         let mut entities: Vec<Arc<Entity>> = Vec::new();
         for (name, text) in families {
-            match toml::from_str::<row::Family>(text) {
-                Ok(family) => entities.extend(family.entity.into_iter().map(Arc::new)),
-                Err(error) => faults.push(format!("{name}: {error}")),
+            let family: row::Family = toml::from_str(text).map_err(|error| {
+                BadCatalog(vec![Fault { entity: (*name).to_owned(), what: error.to_string() }])
+            })?;
+            entities.extend(family.entity.into_iter().map(Arc::new));
+        }
+        Self::of(entities, Vec::new())
+    }
+
+    /// This catalogue with rows of the user's: a row of a known name takes that one's place, wholly.
+    ///
+    /// # Errors
+    /// All faults found; the user's rows are held to the same rules as those that ship.
+    pub fn with(&self, rows: Vec<Entity>) -> Result<Self, BadCatalog> {
+        let mut entities = self.entities.clone();
+        let mut own = Vec::new();
+        let mut faults = Vec::new();
+        for row in rows {
+            if own.contains(&row.name) {
+                faults.push(Fault { entity: row.name, what: "it is given twice".into() });
+                continue;
+            }
+            own.push(row.name.clone());
+            match entities.iter_mut().find(|known| known.name == row.name) {
+                Some(known) => *known = Arc::new(row),
+                None => entities.push(Arc::new(row)),
             }
         }
+        match Self::of(entities, own) {
+            Ok(catalog) if faults.is_empty() => Ok(catalog),
+            Ok(_) => Err(BadCatalog(faults)),
+            Err(BadCatalog(more)) => Err(BadCatalog(faults.into_iter().chain(more).collect())),
+        }
+    }
+
+    fn of(entities: Vec<Arc<Entity>>, own: Vec<String>) -> Result<Self, BadCatalog> {
+        let mut faults = Vec::new();
         let (mut by_name, mut by_scope) = (HashMap::new(), HashMap::new());
         for (index, entity) in entities.iter().enumerate() {
             check::entity(entity, &mut faults);
+            let mut fault = |what| faults.push(Fault { entity: entity.name.clone(), what });
             for name in std::iter::once(&entity.name).chain(&entity.aliases) {
                 if by_name.insert(name.clone(), index).is_some() {
-                    faults.push(format!("the name {name:?} is given to two entities"));
+                    fault(format!("the name {name:?} is given to two entities"));
                 }
             }
             for (row, scope) in entity.scope.iter().enumerate() {
                 if by_scope.insert(scope.name.clone(), (index, row)).is_some() {
-                    faults.push(format!("the scope {:?} is claimed twice", scope.name));
+                    fault(format!("the scope {:?} is claimed twice", scope.name));
                 }
             }
         }
-        if faults.is_empty() { Ok(Self { entities, by_name, by_scope }) } else { Err(BadCatalog(faults)) }
+        let by_own_name: BTreeMap<&str, &Entity> =
+            entities.iter().map(|entity| (entity.name.as_str(), &**entity)).collect();
+        for entity in &entities {
+            links::entity(entity, &by_own_name, &mut faults);
+        }
+        if !faults.is_empty() {
+            return Err(BadCatalog(faults));
+        }
+        let wildcards = scopes::wildcards(WILDCARDS, by_scope.keys());
+        Ok(Self { entities, by_name, by_scope, wildcards, own })
     }
 
-    /// All entities, in the order of the files.
+    /// All entities, in the order of the files; those that a user added come last.
     pub fn entities(&self) -> &[Arc<Entity>] {
         &self.entities
     }
@@ -92,22 +168,32 @@ impl Catalog {
         self.by_name.get(name).map(|index| &self.entities[*index])
     }
 
+    /// Whether the row of this entity is the user's.
+    pub fn is_own(&self, entity: &str) -> bool {
+        self.own.iter().any(|name| name == entity)
+    }
+
+    /// The wildcards that can be subscribed to, with the scopes that they surely bring.
+    pub fn wildcards(&self) -> &[Wildcard] {
+        &self.wildcards
+    }
+
+    /// The scopes that are about an entity: its own, and those that are about it beside another.
+    pub fn scopes_of(&self, entity: &str) -> (Vec<&str>, Vec<&str>) {
+        let own = |found: &&Arc<Entity>| found.name == entity;
+        let mine = self.entities.iter().filter(own).flat_map(|e| &e.scope);
+        let others = self.entities.iter().filter(|e| !own(e)).flat_map(|e| &e.scope);
+        let about = |scope: &&Scope| scope.also.iter().any(|target| target.entity == entity);
+        (mine.map(|s| s.name.as_str()).collect(), others.filter(about).map(|s| s.name.as_str()).collect())
+    }
+
     /// The row that claims a delivered scope, in any of the spellings seen in the wild.
     pub fn scope(&self, delivered: &str) -> Option<(&Arc<Entity>, &Scope)> {
-        let found = self.by_scope.get(delivered).or_else(|| self.by_scope.get(&normalise_scope(delivered)));
-        let (entity, scope) = found?;
+        let claim = |name: &str| self.by_scope.get(name);
+        let (entity, scope) =
+            claim(delivered).or_else(|| scopes::spellings(delivered).iter().find_map(|name| claim(name)))?;
         let entity = &self.entities[*entity];
         Some((entity, &entity.scope[*scope]))
-    }
-}
-
-/// A delivered scope as the catalogue spells it: no trailing slash, `lineItem` in the singular, and the star of a
-/// wildcard, which BigCommerce may deliver as it was subscribed, as "updated".
-fn normalise_scope(delivered: &str) -> String {
-    let name = delivered.trim_end_matches('/').replace("/lineItems/", "/lineItem/");
-    match name.strip_suffix("/*") {
-        Some(family) => format!("{family}/updated"),
-        None => name,
     }
 }
 
@@ -115,6 +201,16 @@ impl Entity {
     /// Where the parts of a hint's id stand in the entity's JSON.
     pub fn hint_key(&self) -> &[String] {
         self.hint_key.as_deref().unwrap_or(&self.key)
+    }
+
+    /// The name in intake keys of ids that a [`Resolve`] takes: `<entity>~<resolve>`.
+    pub fn resolve_name(&self, resolve: &str) -> String {
+        format!("{}~{resolve}", self.name)
+    }
+
+    /// The way of this name to find it by something other than its id.
+    pub fn find_resolve(&self, name: &str) -> Option<&Resolve> {
+        self.resolve.iter().find(|resolve| resolve.name == name)
     }
 
     /// Whether it can be read, and so have a topic.
@@ -130,6 +226,13 @@ impl Entity {
     /// The include of this name.
     pub fn find_include(&self, name: &str) -> Option<&Include> {
         self.include.iter().find(|include| include.name == name)
+    }
+}
+
+impl Scope {
+    /// Whether it is of one channel, and so subscribed for each channel that is wanted.
+    pub fn is_of_channel(&self) -> bool {
+        scopes::has_channel(&self.name)
     }
 }
 

@@ -29,9 +29,11 @@ pub struct Entity {
     /// Bridged when the config has no `incoming` section.
     #[serde(default)]
     pub default: bool,
-    /// The OpenAPI file that its paths stand in.
+    /// BigCommerce's OpenAPI file that its paths stand in; empty where there is none.
+    #[serde(default)]
     pub spec: String,
     /// The OAuth scope that reads need.
+    #[serde(default)]
     pub oauth: String,
     /// Where the parts of the id stand in the entity's JSON (see [`super::place`]); `@name` is the part of that name
     /// of the id that the read was made for, where the JSON does not repeat it. Empty for what can only be written.
@@ -78,8 +80,8 @@ pub struct Read {
     /// [`DEFAULT_PART`].
     #[serde(default)]
     pub query: BTreeMap<String, String>,
-    /// Places of arrays in the reply to a read of one, whose elements are the rows (the lines of a cart); empty:
-    /// the reply is the row.
+    /// Places of arrays in the reply to a read of one, whose elements are the rows (the lines of a cart); where there
+    /// are none of them, the reply is the row.
     #[serde(default)]
     pub rows: Vec<String>,
     /// The read of many.
@@ -109,7 +111,8 @@ pub struct ReadMany {
     pub part: usize,
     /// Ids (or, for `range`, width of the range) in one call at most.
     pub max: usize,
-    /// Rows that one page may hold.
+    /// Rows that one page may hold; 0 where the list takes no `limit`.
+    #[serde(default = "page_size")]
     pub page_size: usize,
     /// From how many hints on the list is cheaper than reads of one. Only matters where both exist.
     #[serde(default = "two")]
@@ -169,13 +172,14 @@ pub struct List {
     pub default: bool,
     /// How its pages follow each other. A reply that is one object instead of an array is a list of one row.
     pub pages: Pages,
-    /// Rows of one page at most; without meaning where there are no pages.
+    /// Rows of one page at most; 0 where the list takes no `limit`, without meaning where there are no pages.
     #[serde(default = "page_size")]
     pub max: usize,
     /// The filter by date of change, where there is one.
     #[serde(default)]
     pub since: Option<Since>,
-    /// A row of the list is the whole entity, as a read of one would bring it (given the same includes).
+    /// A row of the list is the whole entity, as a read of one would bring it, given the same includes; where some of
+    /// them are reads of their own, it is not.
     #[serde(default)]
     pub whole: bool,
     /// The list takes the entity's `include` parameter.

@@ -5,12 +5,15 @@
 
 mod catalog;
 mod demo;
+mod follow;
 pub mod hooks;
 mod run;
 mod sandbox;
 pub mod schema;
 mod send;
+mod snapshot;
 mod store;
+mod sync;
 pub mod validate;
 
 use std::io::Write as _;
@@ -26,7 +29,7 @@ use crate::telemetry::{self, LogFormat};
 pub const EXIT_FAILURE: u8 = 1;
 /// The call itself is wrong, in a way that only the catalogue or the settings can tell.
 pub const EXIT_USAGE: u8 = 2;
-/// `hooks plan` has something to change.
+/// `hooks plan` has something to change, or `hooks prune` something left.
 pub const EXIT_CHANGES: u8 = 3;
 /// The settings are wrong.
 pub const EXIT_CONFIG: u8 = 64;
@@ -86,9 +89,14 @@ enum Command {
     Validate(validate::Args),
     /// Webhook subscriptions as code.
     #[command(subcommand)]
-    Hooks(store::HooksCommand),
+    Hooks(hooks::HooksCommand),
     /// Puts one command on the topic, and waits for its result if asked to.
     Send(send::Args),
+    /// Publishes everything that the store has, beside what happens meanwhile.
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
+    /// Reads single entities again and publishes them.
+    Sync(sync::Args),
     /// The BigCommerce simulator alone, for anyone's integration tests.
     Sandbox(sandbox::Args),
     /// What can be subscribed and published, and how.
@@ -172,8 +180,10 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(args, output).await,
         Command::Run(args) => run::run(args).await,
         Command::Validate(args) => store::validate(args, output).await,
-        Command::Hooks(command) => store::hooks(command, output).await,
+        Command::Hooks(command) => hooks::run(command, output).await,
         Command::Send(args) => send::run(args, output).await,
+        Command::Snapshot(command) => snapshot::run(command, output).await,
+        Command::Sync(args) => sync::run(args, output).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Catalog(command) => catalog::run(&command, output),
         Command::Schema(SchemaCommand::Export { dir }) => export(&dir),

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{ConfigArg, store};
-use crate::app::{App, Options, Role};
-use crate::runtime::stop_signal;
+use crate::app::{App, Loader, Options, Reloader, Role};
+use crate::runtime::{spawn, stop_signal};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -25,20 +28,25 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     let stop = stop_signal()?;
-    let options = Options { roles: args.roles.into_iter().collect(), ..Options::default() };
+    // Heard from the start: unheard, the signal would kill without a drain.
+    let hangup = signal(SignalKind::hangup())?;
+    let config = args.config;
+    let loader = Loader::new(move || store::load_again(&config));
+    let options =
+        Options { roles: args.roles.into_iter().collect(), loader: Some(loader), ..Options::default() };
     let app = App::start(Arc::new(settings), options).await?;
-    // Settings are read at the start only, so far; unheard, the signal would kill without a drain.
-    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
-    let stopped = async {
-        let mut stop = std::pin::pin!(stop);
-        loop {
-            tokio::select! {
-                signal = &mut stop => return tracing::info!(signal, "asked to stop"),
-                _ = hangup.recv() => tracing::warn!("SIGHUP changes nothing in this release: restart to read the settings again"),
-            }
-        }
-    };
-    app.run(stopped).await?;
+    let reloading = AbortOnDropHandle::new(spawn("reload", reload_on(hangup, app.reloader.clone())));
+    app.run(async { tracing::info!(signal = stop.await, "asked to stop") }).await?;
+    drop(reloading);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the settings again at each signal; those that come meanwhile count as one.
+async fn reload_on(mut hangup: Signal, reloader: Reloader) {
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP: the settings are read again");
+        // What comes of it is in the log.
+        let _ = reloader.reload().await;
+    }
 }

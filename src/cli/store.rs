@@ -1,26 +1,14 @@
-//! Commands that need the settings and look at the stores: `validate` and `hooks`.
+//! The settings as commands load them, and `validate`, which looks at the stores as well.
 
 use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::Subcommand;
 
-use super::{ConfigArg, EXIT_CONFIG, Output, hooks, validate};
+use super::{ConfigArg, EXIT_CONFIG, Output, validate};
 use crate::app::stores;
 use crate::catalog::Catalog;
-use crate::config::{self, MistakeRow, Settings};
-
-/// What to do with the subscriptions.
-#[derive(Debug, Subcommand)]
-pub(super) enum HooksCommand {
-    /// Shows what `apply` would do; exit code 3 when there is something.
-    Plan(ConfigArg),
-    /// Creates, re-activates and corrects. Foreign hooks are left alone.
-    Apply(ConfigArg),
-    /// Shows every hook that the token sees, and blocked domains.
-    Status(ConfigArg),
-}
+use crate::config::{self, ConfigErrors, MistakeRow, Settings};
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -32,9 +20,7 @@ pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
         eprintln!("error: {error}");
         ExitCode::from(super::EXIT_FAILURE)
     })?;
-    let found = config::find(arg.config.as_deref(), &env);
-    let loaded = found.and_then(|source| config::load_source(&source, &env, &catalog));
-    let settings = loaded.map_err(|errors| {
+    let settings = read(arg, &catalog).map_err(|errors| {
         eprintln!("{errors}");
         ExitCode::from(EXIT_CONFIG)
     })?;
@@ -44,6 +30,19 @@ pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
     }
     let _ = validate::write_rows(&refused, &mut io::stderr());
     Err(ExitCode::from(EXIT_CONFIG))
+}
+
+/// Loads the settings again while the bridge runs: every mistake as a row.
+pub(super) fn load_again(arg: &ConfigArg) -> Result<Settings, Vec<MistakeRow>> {
+    let catalog =
+        Catalog::embedded().map_err(|error| vec![row(error.to_string(), "this build is broken")])?;
+    let settings = read(arg, &catalog).map_err(|errors| errors.rows())?;
+    let refused = validate::refused_properties(&settings);
+    if refused.is_empty() { Ok(settings) } else { Err(refused) }
+}
+
+fn read(arg: &ConfigArg, catalog: &Catalog) -> Result<Settings, ConfigErrors> {
+    config::find(arg.config.as_deref(), &env).and_then(|source| config::load_source(&source, &env, catalog))
 }
 
 pub(super) async fn validate(args: validate::Args, output: Output) -> Result<ExitCode> {
@@ -110,36 +109,4 @@ async fn ask(settings: &Settings, name: &str) -> Result<()> {
     }
     crate::bigcommerce::hooks::status(&client).await?;
     Ok(())
-}
-
-pub(super) async fn hooks(command: HooksCommand, output: Output) -> Result<ExitCode> {
-    let (HooksCommand::Plan(arg) | HooksCommand::Apply(arg) | HooksCommand::Status(arg)) = &command;
-    let settings = match load(arg) {
-        Ok(settings) => settings,
-        Err(code) => return Ok(code),
-    };
-    let Some(public_url) = &settings.receiver.public_url else {
-        bail!("receiver.public_url is not set; it says where BigCommerce is to deliver callbacks");
-    };
-    let targets = settings
-        .stores
-        .iter()
-        .map(|store| {
-            Ok(hooks::Target {
-                store: stores::client(store, None)?,
-                wanted: stores::wanted(&settings, store, public_url),
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let output = match output {
-        Output::Table => hooks::Output::Table,
-        Output::Json => hooks::Output::Json,
-    };
-    let out = &mut io::stdout();
-    let code = match command {
-        HooksCommand::Plan(_) => hooks::plan(&targets, output, out).await?,
-        HooksCommand::Apply(_) => hooks::apply(&targets, output, out).await?,
-        HooksCommand::Status(_) => hooks::status(&targets, output, out).await?,
-    };
-    Ok(ExitCode::from(code))
 }

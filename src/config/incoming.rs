@@ -191,24 +191,21 @@ fn scopes(cx: &mut Reading<'_>, section: &Section<'_>, base: &IncomingSettings) 
         }
         return base.scopes.clone();
     };
+    let all = cx.names.all_scopes(&base.entity);
     let mut scopes: Vec<String> = Vec::new();
     for (pattern, node) in patterns {
-        let hits: Vec<&String> =
-            base.scopes.iter().filter(|scope| values::scope_matches(&pattern, scope)).collect();
+        let hits: Vec<String> = all.iter().filter_map(|scope| values::scope_meant(&pattern, scope)).collect();
         if hits.is_empty() && !base.entity.is_empty() {
             let message = format!("{} is no scope of entity `{}`", quoted(node), base.entity);
-            let allowed = if base.scopes.is_empty() {
-                "nothing: it has no webhook".to_owned()
-            } else {
-                base.scopes.join(", ")
-            };
-            let help = closest(&pattern, base.scopes.iter().map(String::as_str));
+            let allowed =
+                if all.is_empty() { "nothing: it has no webhook".to_owned() } else { all.join(", ") };
+            let help = closest(&pattern, all.iter().map(String::as_str));
             let help = help.map(|scope| format!("did you mean `{scope}`?")).unwrap_or_default();
             cx.wrong(Mistake::new(&node.at, message, allowed).help(help));
         }
         for scope in hits {
-            if !scopes.contains(scope) {
-                scopes.push(scope.clone());
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
             }
         }
     }

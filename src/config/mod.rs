@@ -26,5 +26,6 @@ pub use load::{Source, find, load, load_source, load_str};
 pub use mistake::{ConfigErrors, Mistake, MistakeRow, Mistakes};
 pub use names::EntityNames;
 pub use raw::schema;
+pub(crate) use section::closest;
 pub use settings::*;
 pub use template::{Fill, Hole, Template, TemplateError};

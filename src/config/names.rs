@@ -8,8 +8,12 @@ pub trait EntityNames {
     fn resolve(&self, name: &str) -> Option<String>;
     /// Every name, for suggestions.
     fn all(&self) -> Vec<String>;
-    /// The webhook scopes of an entity; none when it has no webhook.
+    /// The webhook scopes that an entity is subscribed to unless the file says otherwise; none when it has no webhook.
     fn scopes(&self, entity: &str) -> Vec<String>;
+    /// All webhook scopes that tell of an entity; `{channel_id}` stands for the channel's number.
+    fn all_scopes(&self, entity: &str) -> Vec<String> {
+        self.scopes(entity)
+    }
     /// The sub-resources that can be read along with an entity.
     fn includes(&self, entity: &str) -> Vec<String>;
     /// The sub-resources that are read along with an entity when the file does not say which.
@@ -18,7 +22,7 @@ pub trait EntityNames {
     }
     /// The actions of an entity.
     fn actions(&self, entity: &str) -> Vec<String>;
-    /// The entities that are bridged when the file has no `incoming`: all that announce themselves.
+    /// The entities that are bridged when the file has no `incoming`.
     fn incoming_default(&self) -> Vec<String> {
         self.all().into_iter().filter(|entity| !self.scopes(entity).is_empty()).collect()
     }

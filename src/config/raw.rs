@@ -136,9 +136,12 @@ pub(super) struct Store {
     client_secrets_file: Option<String>,
     /// required, if-present or off. Default: required.
     signature: Option<Signature>,
-    /// Headers set on the hook and asked of every callback. One with an empty value is not used.
-    webhook_headers: Option<BTreeMap<String, Scalar>>,
-    /// File with one `name: value` per line.
+    /// Headers set on the hook and asked of every callback, each with a value or a list of values: the first is set, any
+    /// is taken. To change a value without refusing a callback: add the new one at the end of the list in every
+    /// replica, then move it to the front, and drop the old one two days later, when the last retry has come. One with
+    /// an empty value is not used.
+    webhook_headers: Option<BTreeMap<String, Parameter>>,
+    /// File with one `name: value` per line; a name may have several lines.
     webhook_headers_file: Option<String>,
     /// Share of the API's rate limit that the bridge leaves alone.
     budget: Option<Budget>,

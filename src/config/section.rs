@@ -336,7 +336,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// The candidate that was probably meant.
-pub(super) fn closest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+pub(crate) fn closest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     // Jaro-Winkler over 0.8 is a letter or two off; below, a suggestion would be a guess.
     candidates
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))

@@ -162,8 +162,9 @@ pub struct StoreSettings {
     pub client_secrets: Vec<SecretString>,
     /// What happens to callbacks without a signature.
     pub signature: SignaturePolicy,
-    /// Headers set on the hook and asked of every callback; names in lower case. Empty ones were left out.
-    pub webhook_headers: BTreeMap<String, SecretString>,
+    /// Headers asked of every callback; names in lower case. Of the values, one or more, the first is set on hooks and
+    /// any is taken: that is how a value is changed without refusing a callback. Empty ones were left out.
+    pub webhook_headers: BTreeMap<String, Vec<SecretString>>,
     /// The share of the rate limit that is not used.
     pub budget: BudgetSettings,
 }

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::defaults;
 use super::mistake::Mistake;
-use super::section::{Reading, Section, quoted};
+use super::section::{Reading, Section, quoted, scalar};
 use super::settings::{BudgetSettings, SignaturePolicy, StoreSettings};
 use super::tree::{Node, Place, Value};
 use super::values::{self, BadUrl};
@@ -42,6 +42,8 @@ const OWN_HEADERS: &[&str] = &[
 ];
 /// Two while rotating; a few more for apps being moved. Each is tried on every callback.
 const MAX_CLIENT_SECRETS: usize = 8;
+/// Two while rotating, and room for a slow rotation. Each costs a comparison on every callback.
+const MAX_HEADER_VALUES: usize = 8;
 
 pub(super) fn read(cx: &mut Reading<'_>, root: &Section<'_>) -> Vec<StoreSettings> {
     let Some(items) = root.list(cx, "stores") else {
@@ -213,23 +215,9 @@ fn unset_variable(cx: &Reading<'_>) -> bool {
     cx.mistakes.iter().any(|mistake| mistake.message.starts_with("variable "))
 }
 
-fn webhook_headers(cx: &mut Reading<'_>, section: &Section<'_>) -> BTreeMap<String, SecretString> {
-    let mut given: Vec<(String, String, Place)> = Vec::new();
-    for (key, value, node) in section.pairs(cx, "webhook_headers") {
-        // The value's place is kept for what is wrong with it; a wrong name is shown at the name.
-        let place = if values::header_name(&key.name).is_none() { &key.at } else { &node.at };
-        given.push((key.name.clone(), value, place.clone()));
-    }
-    if let Some(path) = section.text(cx, "webhook_headers_file") {
-        let text = section.secret_file(cx, "webhook_headers_file", &path).unwrap_or_default();
-        let place = section.get("webhook_headers_file").map(|node| node.at.clone()).unwrap_or_default();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let (name, value) = line.split_once(':').unwrap_or((line, ""));
-            given.push((name.trim().to_owned(), value.trim().to_owned(), place.clone()));
-        }
-    }
-    let mut headers = BTreeMap::new();
-    for (name, value, place) in given {
+fn webhook_headers(cx: &mut Reading<'_>, section: &Section<'_>) -> BTreeMap<String, Vec<SecretString>> {
+    let mut headers: BTreeMap<String, Vec<SecretString>> = BTreeMap::new();
+    for (name, value, place) in given_headers(cx, section) {
         let Some(lower) = values::header_name(&name) else {
             let message = format!("{name:?} is no name of a header");
             cx.wrong(Mistake::new(&place, message, "letters, digits and `-`"));
@@ -247,9 +235,47 @@ fn webhook_headers(cx: &mut Reading<'_>, section: &Section<'_>) -> BTreeMap<Stri
             let message = format!("the value of header `{lower}` cannot be sent (it is hidden)");
             cx.wrong(Mistake::new(&place, message, "visible ASCII characters"));
         }
-        headers.insert(lower, SecretString::from(value));
+        let values = headers.entry(lower.clone()).or_default();
+        values.push(SecretString::from(value));
+        if values.len() == MAX_HEADER_VALUES + 1 {
+            let message = format!("header `{lower}` has more than {MAX_HEADER_VALUES} values");
+            let mistake = Mistake::new(&place, message, format!("at most {MAX_HEADER_VALUES}"));
+            cx.wrong(mistake.help("remove values that no hook sends any more"));
+        }
     }
     headers
+}
+
+/// Names and values as they are written, each with the place of what may be wrong with it.
+fn given_headers(cx: &mut Reading<'_>, section: &Section<'_>) -> Vec<(String, String, Place)> {
+    let mut given = Vec::new();
+    if let Some(node) = section.get("webhook_headers") {
+        let headers = Section::open_any(cx, node, &section.path_of("webhook_headers"));
+        for (key, node) in headers.entries() {
+            let wrong_name = values::header_name(&key.name).is_none();
+            let mut give = |text: &str, node: &Node| {
+                let place = if wrong_name { &key.at } else { &node.at };
+                given.push((key.name.clone(), text.to_owned(), place.clone()));
+            };
+            if let Value::List(_) = &node.value {
+                let texts = headers.texts(cx, &key.name).unwrap_or_default();
+                texts.iter().for_each(|(text, node)| give(text, node));
+            } else if let Some(one) =
+                scalar(cx, node, &headers.path_of(&key.name), "a text or a list of texts")
+            {
+                give(&one.text, node);
+            }
+        }
+    }
+    if let Some(path) = section.text(cx, "webhook_headers_file") {
+        let text = section.secret_file(cx, "webhook_headers_file", &path).unwrap_or_default();
+        let place = section.get("webhook_headers_file").map(|node| node.at.clone()).unwrap_or_default();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_once(':').unwrap_or((line, ""));
+            given.push((name.trim().to_owned(), value.trim().to_owned(), place.clone()));
+        }
+    }
+    given
 }
 
 fn budget(cx: &mut Reading<'_>, store: &Section<'_>) -> BudgetSettings {

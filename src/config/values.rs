@@ -148,6 +148,18 @@ pub(super) fn scope_matches(pattern: &str, scope: &str) -> bool {
     (0..=rest.len()).filter(|at| rest.is_char_boundary(*at)).any(|at| scope_matches(after, &rest[at..]))
 }
 
+/// What a pattern subscribes to of a scope of the catalogue: the scope itself, or, where the pattern names a channel by
+/// its number, that channel's.
+pub(super) fn scope_meant(pattern: &str, scope: &str) -> Option<String> {
+    if scope_matches(pattern, scope) {
+        return Some(scope.to_owned());
+    }
+    let channel = pattern.strip_prefix("store/channel/")?.split('/').next()?;
+    let number = !channel.is_empty() && channel.bytes().all(|b| b.is_ascii_digit());
+    let of_channel = number.then(|| scope.replacen("{channel_id}", channel, 1))?;
+    scope_matches(pattern, &of_channel).then_some(of_channel)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +220,15 @@ mod tests {
         assert!(scope_matches("store/*/created", "store/order/created"));
         assert!(scope_matches("store/order/created", "store/order/created"));
         assert!(!scope_matches("store/order/*", "store/product/created"));
+        let of_channel = "store/channel/{channel_id}/order/created";
+        let meant = |pattern: &str| scope_meant(pattern, of_channel);
+        assert_eq!(meant("store/channel/17/order/*").as_deref(), Some("store/channel/17/order/created"));
+        assert_eq!(meant("store/channel/{channel_id}/order/*").as_deref(), Some(of_channel));
+        assert_eq!(meant("store/channel/*/order/*").as_deref(), Some(of_channel));
+        for other in
+            ["store/channel/x/order/*", "store/order/*", "store/channel/17/cart/*", "store/channel//order/*"]
+        {
+            assert_eq!(meant(other), None, "{other}");
+        }
     }
 }

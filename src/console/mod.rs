@@ -41,7 +41,8 @@ pub struct ConsoleState {
     pub metrics: Metrics,
     /// Answers `/api/status`. Called for each request, so it must be quick and must not block.
     pub status: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Answers `POST /api/<name>`.
+    /// Answers `POST /api/<name>`; as `<name>/list`, `GET /api/<name>`; as `<name>/<verb>`,
+    /// `POST /api/<name>/<id>/<verb>`, with the id of the path as `id` in the body.
     pub actions: BTreeMap<&'static str, Action>,
 }
 
@@ -69,6 +70,9 @@ pub enum ActionError {
     /// The request is wrong: what was found, what is allowed, what to do.
     #[error("{0}")]
     Refused(String),
+    /// The request is wrong in several places: a body that lists them.
+    #[error("{0}")]
+    Wrong(Value),
     /// The request is right and could not be carried out.
     #[error("{0}")]
     Failed(String),

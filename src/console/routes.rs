@@ -45,7 +45,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/status", get(status))
-        .route("/api/{action}", post(act))
+        .route("/api/{action}", post(act).get(list))
+        .route("/api/{action}/{id}/{verb}", post(act_on_one))
         .fallback(async || refusal(StatusCode::NOT_FOUND))
         .method_not_allowed_fallback(async || refusal(StatusCode::METHOD_NOT_ALLOWED))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -127,20 +128,61 @@ async fn act(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let Some(action) = shared.state.actions.get(name.as_str()) else {
+    carry_out(&shared, &name, None, &headers, &body).await
+}
+
+async fn act_on_one(
+    State(shared): State<Arc<Shared>>,
+    Path((name, id, verb)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    carry_out(&shared, &format!("{name}/{verb}"), Some(id), &headers, &body).await
+}
+
+async fn list(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Response {
+    match shared.state.actions.get(format!("{name}/list").as_str()) {
+        Some(action) => answer((action.run)(Value::Null).await),
+        None if shared.state.actions.contains_key(name.as_str()) => refusal(StatusCode::METHOD_NOT_ALLOWED),
+        None => refusal(StatusCode::NOT_FOUND),
+    }
+}
+
+/// Runs an action with the body; an id of the path goes into it.
+async fn carry_out(
+    shared: &Shared,
+    name: &str,
+    id: Option<String>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Response {
+    let Some(action) = shared.state.actions.get(name) else {
         return refusal(StatusCode::NOT_FOUND);
     };
-    if !is_json(&headers) {
+    if !is_json(headers) {
         return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    let Ok(body) = serde_json::from_slice::<Value>(&body) else {
+    let Ok(mut body) = serde_json::from_slice::<Value>(body) else {
         return json_reply(StatusCode::BAD_REQUEST, &json!({"error": "the body is not JSON"}));
     };
-    match (action.run)(body).await {
+    match (&mut body, id) {
+        (_, None) => {}
+        (Value::Object(fields), Some(id)) => drop(fields.insert("id".to_owned(), Value::from(id))),
+        (_, Some(_)) => {
+            let error = json!({"error": "the body is not a JSON object; {} will do"});
+            return json_reply(StatusCode::BAD_REQUEST, &error);
+        }
+    }
+    answer((action.run)(body).await)
+}
+
+fn answer(result: Result<Value, ActionError>) -> Response {
+    match result {
         Ok(reply) => json_reply(StatusCode::OK, &reply),
         Err(ActionError::Refused(why)) => {
             json_reply(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "error": why }))
         }
+        Err(ActionError::Wrong(why)) => json_reply(StatusCode::UNPROCESSABLE_ENTITY, &why),
         Err(ActionError::Failed(why)) => {
             json_reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": why }))
         }

@@ -8,6 +8,9 @@
 //! - *What we did*: in no span of one window's length do more of our own requests reach the store than the quota
 //!   minus the reserve, wherever the store's windows start and whether they slide or not.
 //!
+//! What there is goes to live events first and to snapshots last, each with a share. Several replicas that share one
+//! store bound what they do to their part of the quota, and assume of each other what they do themselves.
+//!
 //! A window of which nothing is known starts with one probe. Where a store tells nothing at all, the second
 //! bound alone holds, with an assumed quota. A refusal (429) stops everything for the longer of the waits that it
 //! names, or for an exponential back-off, and a probe follows.
@@ -15,6 +18,7 @@
 //! It reads no clock and draws no random number. It never fails: odd numbers are clamped, and the longest wait
 //! it names is [`BudgetConfig::max_wait`].
 
+mod classes;
 mod recent;
 #[cfg(test)]
 mod tests;
@@ -22,7 +26,7 @@ mod window;
 
 use std::time::{Duration, Instant};
 
-use self::recent::Recent;
+use self::classes::{Classes, Pace, Supply};
 use self::window::{Merged, Window};
 use super::backoff::Backoff;
 use crate::model::request::Purpose;
@@ -41,13 +45,11 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// Quotas above this are as good as unlimited, and counts stay far from overflowing.
 const LARGEST_QUOTA: u32 = 100_000_000;
 
-const CLASSES: usize = 3;
+/// Replicas beyond this are a mistake, and counts stay far from overflowing.
+const MOST_PEERS: u32 = 1_000;
 
-/// The part of the quota that each purpose keeps while others have a backlog, in the order of [`class`].
-const SHARES: [f64; CLASSES] = [0.30, 0.30, 0.05];
-
-/// The part of an idle purpose's share that is not lent at the start of a window, so that it can start at once.
-const IDLE_PART: f64 = 0.2;
+/// Less than this of a store is as good as none; it keeps one request a window possible.
+const LEAST_SHARE: f64 = 0.001;
 
 /// How the budget is set up.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,15 +120,6 @@ pub struct QuotaView {
     pub blocked_until: Option<Instant>,
 }
 
-/// One purpose's share of the traffic.
-#[derive(Debug, Default)]
-struct Lane {
-    in_flight: u32,
-    recent: Recent,
-    /// Until when it counts as waiting: it asked and got nothing.
-    hungry_until: Option<Instant>,
-}
-
 /// The rate budget of one store. See the module.
 #[derive(Debug)]
 pub struct Budget {
@@ -135,17 +128,32 @@ pub struct Budget {
     length: Duration,
     /// None: nothing is known of the current window.
     window: Option<Window>,
-    lanes: [Lane; CLASSES],
+    classes: Classes,
+    pace: Pace,
+    others: Others,
+    /// Our part of the store's quota, and how many replicas share it, this one included.
+    share: f64,
+    peers: u32,
     last_grant: Option<Instant>,
     blocked_until: Option<Instant>,
     refusals: u32,
 }
 
-const fn class(purpose: Purpose) -> usize {
-    match purpose {
-        Purpose::Live => 0,
-        Purpose::Command => 1,
-        Purpose::Upkeep => 2,
+/// What the store's other apps use.
+#[derive(Debug, Default, Clone, Copy)]
+struct Others {
+    /// Their requests in this window: what is gone, less all that may have been ours, so rather too few.
+    so_far: u32,
+    /// Their requests in the window before.
+    before: u32,
+}
+
+impl Others {
+    /// Their requests in a window of which this part is still to come: as many as in the one before, or as they go on.
+    fn in_a_window(&self, remaining: f64) -> f64 {
+        // The first quarter is too little to judge by: a burst in it is not their pace.
+        let pace = f64::from(self.so_far) / (1.0 - remaining).max(0.25);
+        pace.max(f64::from(self.before))
     }
 }
 
@@ -161,11 +169,22 @@ impl Budget {
             quota,
             length,
             window: None,
-            lanes: Default::default(),
+            classes: Classes::default(),
+            pace: Pace::default(),
+            others: Others::default(),
+            share: 1.0,
+            peers: 1,
             last_grant: None,
             blocked_until: None,
             refusals: 0,
         }
+    }
+
+    /// Shares the store with other replicas: `share` is this one's part, `0.0..=1.0` (that of the partitions that
+    /// it owns), and `peers` how many there are, this one included. A new budget has the store for itself.
+    pub fn set_peers(&mut self, share: f64, peers: u32) {
+        self.share = if share.is_finite() { share.clamp(LEAST_SHARE, 1.0) } else { 1.0 };
+        self.peers = peers.clamp(1, MOST_PEERS);
     }
 
     /// Asks for the right to send one request now.
@@ -174,9 +193,10 @@ impl Budget {
             None => return Acquired::Grant(self.grant(purpose, now)),
             Some(until) => until,
         };
-        self.lanes[class(purpose)].hungry_until = Some(now + self.length / 4);
         // A wait is at least a millisecond, so that a caller cannot spin.
-        Acquired::WaitUntil(blocked.clamp(now + Duration::from_millis(1), now + self.max_wait()))
+        let until = blocked.clamp(now + Duration::from_millis(1), now + self.max_wait());
+        self.classes.denied(purpose, until, now, self.length);
+        Acquired::WaitUntil(until)
     }
 
     /// Takes back a ticket whose request was answered with anything but a refusal.
@@ -218,12 +238,17 @@ impl Budget {
         self.count_unreported();
     }
 
+    /// Takes back a ticket whose request was never sent.
+    pub fn withdrawn(&mut self, ticket: Ticket) {
+        self.classes.withdrawn(ticket.purpose);
+    }
+
     /// What is known, for people.
     pub fn view(&self) -> QuotaView {
         QuotaView {
             quota: self.quota,
             left: self.window.and_then(|window| window.left),
-            in_flight: self.in_flight(),
+            in_flight: self.classes.in_flight(),
             blocked_until: self.blocked_until,
         }
     }
@@ -234,17 +259,18 @@ impl Budget {
     }
 
     fn grant(&mut self, purpose: Purpose, now: Instant) -> Ticket {
-        let lane = &mut self.lanes[class(purpose)];
-        lane.in_flight += 1;
-        lane.hungry_until = None;
+        if purpose.is_backfill() {
+            let supply = self.supply(now);
+            let a_window = self.classes.left_for_backfill(&supply, now);
+            self.pace.granted(now, self.length, a_window);
+        }
+        self.classes.granted(purpose);
         self.last_grant = Some(now);
         Ticket { granted: now, purpose }
     }
 
     fn close(&mut self, ticket: &Ticket, now: Instant) {
-        let lane = &mut self.lanes[class(ticket.purpose)];
-        lane.in_flight = lane.in_flight.saturating_sub(1);
-        lane.recent.ended(now, self.length);
+        self.classes.ended(ticket.purpose, now, self.length);
     }
 
     fn observe(&mut self, ticket: &Ticket, seen: Observation, now: Instant) {
@@ -267,10 +293,20 @@ impl Budget {
         match &mut self.window {
             // An assumed window has no end that could be compared with a told one.
             Some(window) if window.left.is_some() => match window.merge(told) {
-                Merged::Same | Merged::Newer | Merged::Older => {}
+                Merged::Newer => self.look_back(),
+                Merged::Same | Merged::Older => {}
             },
             _ => self.window = Some(told),
         }
+        let left = self.window.and_then(|window| window.left).unwrap_or(self.quota);
+        let gone = self.quota.saturating_sub(left);
+        let theirs = gone.saturating_sub(self.classes.used(now, self.length));
+        self.others.so_far = self.others.so_far.max(theirs);
+    }
+
+    /// A window is over.
+    fn look_back(&mut self) {
+        self.others = Others { so_far: 0, before: self.others.so_far };
     }
 
     /// A request ended without telling what is left: it is taken off what was last seen.
@@ -290,41 +326,73 @@ impl Budget {
             self.window = None;
         }
         self.roll(now);
-        let used = self.used(now);
-        let ours = self.usable().saturating_sub(used);
-        if ours == 0 {
+        let supply = self.supply(now);
+        if supply.ours == 0 {
             return Some(self.next_release(now));
         }
         let Some(window) = self.window else {
-            let probed = self.last_grant.filter(|_| self.in_flight() > 0)? + PROBE_PATIENCE;
+            let probed = self.last_grant.filter(|_| self.classes.in_flight() > 0)? + PROBE_PATIENCE;
             return (now < probed).then_some(probed);
         };
-        let told = match window.left {
-            None => ours,
-            Some(left) => left.saturating_sub(self.in_flight()).saturating_sub(self.reserve()),
-        };
-        if told == 0 {
+        if supply.told == 0 {
             return Some(window.ends);
         }
         if window.left.is_some()
-            && let Some(wait) = self.pace(purpose, &window, told, now)
+            && let Some(wait) = self.spread(purpose, &window, supply.told, now)
         {
             return Some(wait);
         }
-        let room = ours.min(told);
-        (room <= self.held(purpose, room, now)).then(|| (now + self.length / 50).min(window.ends))
+        if purpose.is_backfill()
+            && let Some(wait) = self.pace.wait(now, self.length)
+        {
+            return Some(wait);
+        }
+        let kept = self.classes.is_kept_from(purpose, &supply, now);
+        kept.then(|| (now + self.length / 50).min(window.ends))
+    }
+
+    /// What there is to share now.
+    fn supply(&mut self, now: Instant) -> Supply {
+        let usable = self.usable();
+        let ours = usable.saturating_sub(self.classes.used(now, self.length));
+        let told = match self.window.and_then(|window| window.left) {
+            None => ours,
+            Some(left) => self.told(left),
+        };
+        let remaining = self.window.map_or(1.0, |window| window.remaining(now));
+        // The reserve is theirs, and what peers may take; what they take beyond is missing from what we may.
+        let theirs = f64::from(self.reserve() + (self.quota - self.reserve()).saturating_sub(usable));
+        let beyond = |taken: f64| (taken - theirs).max(0.0) * self.share;
+        Supply {
+            window: self.length,
+            remaining,
+            usable: (f64::from(usable) - beyond(self.others.in_a_window(remaining))).max(1.0),
+            quota: f64::from(self.quota) * self.share,
+            ours,
+            told,
+            theirs: beyond(self.others.in_a_window(remaining) * remaining),
+        }
+    }
+
+    /// Our part of what the store said is left: each peer may have as many in flight as we, and may be about to
+    /// send one more, as we are.
+    fn told(&self, left: u32) -> u32 {
+        let in_flight = self.classes.in_flight().saturating_mul(self.peers).saturating_add(self.peers - 1);
+        let left = left.saturating_sub(in_flight).saturating_sub(self.reserve());
+        (f64::from(left) * self.share) as u32
     }
 
     /// Forgets a window that is over. What follows a told one must be told again; an assumed one just repeats.
     fn roll(&mut self, now: Instant) {
         let Some(window) = self.window.filter(|window| window.ends <= now) else { return };
+        self.look_back();
         self.window = window.left.is_none().then(|| Window::assumed(now, self.length));
     }
 
     /// When little is left of a window it is spread over the rest of it, and the very last calls are for live
     /// events.
-    fn pace(&self, purpose: Purpose, window: &Window, left: u32, now: Instant) -> Option<Instant> {
-        if left <= self.quota / 50 && purpose != Purpose::Live {
+    fn spread(&self, purpose: Purpose, window: &Window, left: u32, now: Instant) -> Option<Instant> {
+        if left <= self.ours(self.quota) / 50 && purpose != Purpose::Live {
             return Some(window.ends);
         }
         if left > self.usable() / 4 {
@@ -334,44 +402,20 @@ impl Budget {
         (now < next).then_some(next)
     }
 
-    /// How much of the room is kept for the other purposes.
-    fn held(&mut self, purpose: Purpose, room: u32, now: Instant) -> u32 {
-        let remaining = self.window.map_or(1.0, |window| window.remaining(now));
-        let scale = f64::from(self.usable()).min(f64::from(self.quota) * SHARES.iter().sum::<f64>())
-            / SHARES.iter().sum::<f64>();
-        let mut kept = [0.0; CLASSES];
-        for (lane, (kept, share)) in self.lanes.iter_mut().zip(kept.iter_mut().zip(SHARES)) {
-            let share = share * scale;
-            let used = f64::from(lane.in_flight + lane.recent.count(now, self.length));
-            let hungry = lane.hungry_until.is_some_and(|until| now < until);
-            // An idle purpose is expected to want half as much again as it used, and a little to start with.
-            let wanted = if hungry { share } else { (used * 1.5 + share * IDLE_PART * remaining).min(share) };
-            *kept = (wanted - used).max(0.0);
-        }
-        let all: f64 = kept.iter().sum();
-        let others = all - kept[class(purpose)];
-        // When there is less than all together may keep, each keeps its part of what there is.
-        let part = if all > f64::from(room) { f64::from(room) / all } else { 1.0 };
-        (others * part).floor() as u32
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.lanes.iter().map(|lane| lane.in_flight).sum()
-    }
-
-    fn used(&mut self, now: Instant) -> u32 {
-        let length = self.length;
-        self.lanes.iter_mut().map(|lane| lane.in_flight + lane.recent.count(now, length)).sum()
-    }
-
     /// The reserve for other apps, rounded up; at least one request a window remains for us.
     fn reserve(&self) -> u32 {
         let reserve = (f64::from(self.quota) * self.config.reserve).ceil() as u32;
         reserve.min(self.quota.saturating_sub(1))
     }
 
+    /// Requests that we may send in a window; at least one.
     fn usable(&self) -> u32 {
-        (self.quota - self.reserve()).max(1)
+        self.ours(self.quota - self.reserve()).max(1)
+    }
+
+    /// Our part of what the store has.
+    fn ours(&self, all: u32) -> u32 {
+        (f64::from(all) * self.share) as u32
     }
 
     fn max_wait(&self) -> Duration {
@@ -381,7 +425,6 @@ impl Budget {
     /// When something may have changed: a request of ours stops counting, or a fiftieth of a window passed.
     fn next_release(&self, now: Instant) -> Instant {
         let soon = now + self.length / 50;
-        let released = self.lanes.iter().filter_map(|lane| lane.recent.next_release(self.length)).min();
-        released.map_or(soon, |at| at.max(soon))
+        self.classes.next_release(self.length).map_or(soon, |at| at.max(soon))
     }
 }

@@ -137,6 +137,7 @@ impl<S: Store> Incoming<S> {
 
     /// Takes a hint into its line, or settles it at once.
     fn take(&mut self, hint: Hint, record: InRecord, now: Instant) -> Option<Settled> {
+        self.meter.taken(&hint.trigger.scope);
         let entity = hint.trigger.key.entity.clone();
         if self.memory.has(&hint) {
             self.meter.suppressed(&entity, Suppressed::Duplicate, 1);
@@ -208,9 +209,11 @@ fn lines_of(settings: &Arc<EntitySettings>) -> Vec<Line> {
 /// What a read is for, so that the store's quota goes to the most urgent first.
 const fn purpose(cause: Cause) -> Purpose {
     match cause {
-        Cause::Callback | Cause::Sync | Cause::Recheck | Cause::Poll | Cause::Sweep | Cause::Snapshot => {
-            Purpose::Live
-        }
+        Cause::Callback => Purpose::Live,
+        Cause::Sync => Purpose::Sync,
+        Cause::Recheck | Cause::Poll => Purpose::Poll,
+        Cause::Sweep => Purpose::Sweep,
+        Cause::Snapshot => Purpose::Snapshot,
     }
 }
 

@@ -359,6 +359,10 @@ impl Consume for GroupConsumer {
     async fn committed(&mut self) -> Result<Vec<Assignment>, ConsumeError> {
         GroupConsumer::committed(self).await
     }
+
+    async fn leave(self) {
+        self.close().await;
+    }
 }
 
 impl Drop for GroupConsumer {

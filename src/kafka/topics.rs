@@ -229,10 +229,11 @@ impl TopicDescription {
         self.config.get(name)?.parse().ok()
     }
 
-    /// Which promises this topic's settings cannot keep, in plain words; nothing when all is well (K14).
+    /// Which promises this topic's settings cannot keep, in plain words without its name, so that many topics with
+    /// one weakness can be told in one line; nothing when all is well (K14).
     pub fn degraded(&self, wanted: &TopicSpec) -> Vec<String> {
         let mut found = Vec::new();
-        let mut say = |text: String| found.push(format!("topic {}: {text}", self.name));
+        let mut say = |text: String| found.push(text);
         if self.partitions != wanted.partitions {
             say(format!(
                 "it has {} partitions, the configuration says {}; the number decides where a key goes and is never changed",

@@ -11,3 +11,4 @@ pub mod ids;
 pub mod reason;
 pub mod record;
 pub mod request;
+pub mod signal;

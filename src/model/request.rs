@@ -98,7 +98,7 @@ pub enum BadPath {
     },
 }
 
-/// What the request is for; it decides who gets the last calls of a window.
+/// What the request is for; it decides who gets the last calls of a window. The order is the order of precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Purpose {
     /// A read caused by a callback.
@@ -107,6 +107,41 @@ pub enum Purpose {
     Command,
     /// Hook upkeep, probes and other reads that a person waits for.
     Upkeep,
+    /// A read of single entities that somebody asked for.
+    Sync,
+    /// A list that is read on schedule, for entities without callbacks.
+    Poll,
+    /// A list that is compared with what was published, to repair what callbacks missed.
+    Sweep,
+    /// A list of everything, and the reads that it leads to.
+    Snapshot,
+}
+
+impl Purpose {
+    /// All, in the order of precedence.
+    pub const ALL: [Self; 7] =
+        [Self::Live, Self::Command, Self::Upkeep, Self::Sync, Self::Poll, Self::Sweep, Self::Snapshot];
+
+    /// The name: a label of metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Command => "command",
+            Self::Upkeep => "upkeep",
+            Self::Sync => "sync",
+            Self::Poll => "poll",
+            Self::Sweep => "sweep",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    /// Whether it always has a backlog and nobody waits for it: it takes what is left, spread evenly.
+    pub const fn is_backfill(self) -> bool {
+        match self {
+            Self::Live | Self::Command | Self::Upkeep | Self::Sync => false,
+            Self::Poll | Self::Sweep | Self::Snapshot => true,
+        }
+    }
 }
 
 /// A request to one store's management API.
@@ -163,4 +198,15 @@ pub enum Answer {
     },
     /// May or may not have been applied (5xx, 408, cut or late replies).
     Doubtful,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn purposes_stand_in_the_order_of_their_precedence() {
+        assert!(Purpose::ALL.is_sorted());
+        assert!(Purpose::ALL.into_iter().enumerate().all(|(at, purpose)| purpose as usize == at));
+    }
 }

@@ -35,7 +35,7 @@ pub use metrics::{Outcome, ReceiverMetrics};
 pub use server::{BindError, Receiver};
 pub use service::{NowMs, ROUTE_PREFIX};
 pub use settings::{BadPeerNet, Deadlines, Limits, PeerNet, ReceiverConfig, StoreAuth};
-pub use store::{StoreFault, Stores};
+pub use store::{Examination, StoreFault, Stores, examine};
 pub use verify::SignaturePolicy;
 
 impl<T: Intake> Intake for std::sync::Arc<T> {

@@ -117,8 +117,11 @@ pub struct StoreAuth {
     pub secrets: Vec<SecretString>,
     /// Whether a signature is demanded.
     pub policy: SignaturePolicy,
-    /// A second factor: headers that the store's hooks carry, and their secret values.
-    pub headers: Vec<(HeaderName, SecretString)>,
+    /// A second factor: headers that the store's hooks carry, and their secret values, any of which will do: several
+    /// while rotating, at most [`MAX_SECRETS`](super::verify::MAX_SECRETS).
+    pub headers: Vec<(HeaderName, Vec<SecretString>)>,
+    /// Sets of headers that were in force before and are still good: hooks change one after the other.
+    pub earlier_headers: Vec<Vec<(HeaderName, Vec<SecretString>)>>,
 }
 
 /// An address block such as `10.0.0.0/8`, `::1` or `fd00::/8`.

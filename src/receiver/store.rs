@@ -24,6 +24,8 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 
 /// Most second-factor headers of one store: the hooks API takes few, and each costs a hash a request.
 const MAX_SECRET_HEADERS: usize = 8;
+/// Most sets of them: those in force, and those of a few reloads in the last hour.
+const MAX_HEADER_SETS: usize = 4;
 
 /// A mistake in a store's settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +48,10 @@ pub enum StoreFault {
     #[error("store {0:?} has an empty client secret or webhook header, set a value or remove it")]
     EmptySecret(String),
     /// Over the bound.
-    #[error("store {0:?} has more than {MAX_SECRETS} client secrets or {MAX_SECRET_HEADERS} webhook headers")]
+    #[error(
+        "store {0:?} has more than {MAX_SECRETS} client secrets, {MAX_SECRET_HEADERS} webhook headers or \
+         {MAX_SECRETS} values of one"
+    )]
     TooMany(String),
 }
 
@@ -115,8 +120,40 @@ pub(super) struct Store {
     store_id: Option<String>,
     policy: SignaturePolicy,
     keys: Keys,
-    /// Names and SHA-256 of the expected values: a fixed length, so that a comparison tells no length either.
-    headers: Vec<(HeaderName, [u8; 32])>,
+    /// Sets of headers, any one of which will do, the current one first: names and SHA-256 of the values taken, whose
+    /// fixed length keeps a comparison from telling a length. Never empty; an empty set asks for nothing.
+    headers: Vec<Vec<(HeaderName, Vec<[u8; 32]>)>>,
+}
+
+/// A request judged part by part. For a person with a captured request; the sender is told none of it.
+#[derive(Debug)]
+pub struct Examination {
+    /// The signature, its headers and its time.
+    pub signature: Result<Verified, Refusal>,
+    /// Each secret header, and whether it came once with a value that is taken.
+    pub headers: Vec<(HeaderName, bool)>,
+    /// Whether the body plainly names another store.
+    pub is_anothers: bool,
+}
+
+/// Judges a request as the receiver does, but to the end.
+///
+/// # Errors
+/// The store's settings are not to be used.
+pub fn examine(
+    auth: &StoreAuth,
+    headers: &HeaderMap,
+    body: &[u8],
+    window: Window,
+) -> Result<Examination, StoreFault> {
+    let store = Store::new(auth)?;
+    let judged =
+        store.headers[0].iter().map(|(name, taken)| (name.clone(), is_taken(headers, name, taken).into()));
+    Ok(Examination {
+        signature: verify(&store.keys, store.policy, &claim(headers), body, window),
+        headers: judged.collect(),
+        is_anothers: store.is_anothers(body),
+    })
 }
 
 impl Store {
@@ -129,18 +166,26 @@ impl Store {
         if auth.store_hash.is_empty() {
             return Err(StoreFault::NoHash(name));
         }
-        if auth.secrets.len() > MAX_SECRETS || auth.headers.len() > MAX_SECRET_HEADERS {
+        let header_sets = || std::iter::once(&auth.headers).chain(&auth.earlier_headers);
+        let headers = header_sets().map(Vec::len).sum::<usize>();
+        let too_many_values = header_sets().flatten().any(|(_, values)| values.len() > MAX_SECRETS);
+        if auth.secrets.len() > MAX_SECRETS
+            || headers > MAX_SECRET_HEADERS * MAX_HEADER_SETS
+            || too_many_values
+        {
             return Err(StoreFault::TooMany(name));
         }
         if auth.policy != SignaturePolicy::Off && auth.secrets.is_empty() {
             return Err(StoreFault::NoSecret(name));
         }
-        let mut values = auth.secrets.iter().chain(auth.headers.iter().map(|(_, value)| value));
-        if values.any(|value| value.expose_secret().is_empty()) {
+        let mut values = auth.secrets.iter().chain(header_sets().flatten().flat_map(|(_, values)| values));
+        let no_value = header_sets().flatten().any(|(_, values)| values.is_empty());
+        if no_value || values.any(|value| value.expose_secret().is_empty()) {
             return Err(StoreFault::EmptySecret(name));
         }
-        let digest = |(header, value): &(HeaderName, secrecy::SecretString)| {
-            (header.clone(), sha256(value.expose_secret().as_bytes()))
+        let digest = |(header, values): &(HeaderName, Vec<secrecy::SecretString>)| {
+            let taken = values.iter().map(|value| sha256(value.expose_secret().as_bytes()));
+            (header.clone(), taken.collect())
         };
         Ok(Self {
             name: auth.name.clone(),
@@ -148,7 +193,7 @@ impl Store {
             store_id: auth.store_id.clone(),
             policy: auth.policy,
             keys: Keys::new(auth.secrets.iter().map(|secret| secret.expose_secret().as_bytes())),
-            headers: auth.headers.iter().map(digest).collect(),
+            headers: header_sets().map(|set| set.iter().map(digest).collect()).collect(),
         })
     }
 
@@ -159,7 +204,7 @@ impl Store {
             store_id: None,
             policy: SignaturePolicy::Required,
             keys: Keys::new([b"a key that nobody signs with".as_slice()]),
-            headers: Vec::new(),
+            headers: vec![Vec::new()],
         }
     }
 
@@ -173,12 +218,7 @@ impl Store {
         body: &[u8],
         window: Window,
     ) -> Result<Verified, Refusal> {
-        let claim = Claim {
-            id: field(headers, &WEBHOOK_ID),
-            timestamp: field(headers, &WEBHOOK_TIMESTAMP),
-            signature: field(headers, &WEBHOOK_SIGNATURE),
-        };
-        let verified = verify(&self.keys, self.policy, &claim, body, window);
+        let verified = verify(&self.keys, self.policy, &claim(headers), body, window);
         let has_headers = self.has_secret_headers(headers);
         let verified = verified?;
         if !has_headers {
@@ -188,15 +228,15 @@ impl Store {
     }
 
     fn has_secret_headers(&self, headers: &HeaderMap) -> bool {
-        let mut right = Choice::from(1);
-        for (name, expected) in &self.headers {
-            let (once, value) = match field(headers, name) {
-                Field::Once(value) => (1, value),
-                Field::Missing | Field::Repeated => (0, b"".as_slice()),
-            };
-            right &= Choice::from(once) & sha256(value).ct_eq(expected);
+        let mut any = Choice::from(0);
+        for set in &self.headers {
+            let mut right = Choice::from(1);
+            for (name, taken) in set {
+                right &= is_taken(headers, name, taken);
+            }
+            any |= right;
         }
-        right.into()
+        any.into()
     }
 
     /// Whether the body plainly names another store. A body that names none, or can't be read, is not refused here:
@@ -241,6 +281,28 @@ impl Said<'_> {
             Self::Other(_) => None,
         }
     }
+}
+
+fn claim(headers: &HeaderMap) -> Claim<'_> {
+    Claim {
+        id: field(headers, &WEBHOOK_ID),
+        timestamp: field(headers, &WEBHOOK_TIMESTAMP),
+        signature: field(headers, &WEBHOOK_SIGNATURE),
+    }
+}
+
+/// Whether the header came once with one of the values that are taken. Compares with all of them whatever it finds.
+fn is_taken(headers: &HeaderMap, name: &HeaderName, taken: &[[u8; 32]]) -> Choice {
+    let (once, value) = match field(headers, name) {
+        Field::Once(value) => (1, value),
+        Field::Missing | Field::Repeated => (0, b"".as_slice()),
+    };
+    let found = sha256(value);
+    let mut matched = Choice::from(0);
+    for expected in taken {
+        matched |= found.ct_eq(expected);
+    }
+    Choice::from(once) & matched
 }
 
 fn field<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Field<'a> {

@@ -34,6 +34,13 @@ pub trait Consume: Send {
     fn group(&self) -> Option<Self::Group>;
     /// What is committed for the assigned partitions, asked of the broker now.
     fn committed(&mut self) -> impl Future<Output = Result<Vec<Assignment>, Self::Error>> + Send;
+    /// Leaves the group, without blocking those who share the thread.
+    fn leave(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async move { drop(self) }
+    }
 }
 
 /// What the bridge noted about the work of a partition: a partition of a compacted topic, read to its end.

@@ -143,6 +143,18 @@ where
         drain: impl Future<Output = ()> + Send,
         grace: Duration,
     ) -> Result<(), RunnerError> {
+        let ended = self.drive(drain, grace).await;
+        // What still runs counts for nothing, and the next owner should not wait for it.
+        self.jobs.abort_all();
+        self.consumer.leave().await;
+        ended
+    }
+
+    async fn drive(
+        &mut self,
+        drain: impl Future<Output = ()> + Send,
+        grace: Duration,
+    ) -> Result<(), RunnerError> {
         let mut drain = Box::pin(drain.fuse());
         let mut committing: Option<Committing<P>> = None;
         let mut stop_at: Option<Instant> = None;
@@ -356,6 +368,10 @@ where
 
     /// Whether the broker's committed offsets say that a transaction counted.
     async fn counts(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
+        // Without an offset nothing tells; what settles no record may be produced twice.
+        if batch.positions.is_empty() {
+            return Ok(false);
+        }
         let committed = self.committed().await?;
         Ok(batch.positions.iter().all(|position| {
             committed.iter().any(|a| {

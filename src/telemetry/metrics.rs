@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,6 +25,7 @@ type Word = Arc<str>;
 type Labels<const N: usize> = [(&'static str, Word); N];
 type Counters<const N: usize> = Family<Labels<N>, Counter>;
 type Gauges<const N: usize> = Family<Labels<N>, Gauge>;
+type Histograms<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
 /// The metrics of the process; clones share them.
 #[derive(Clone, Debug)]
@@ -39,6 +41,7 @@ struct Inner {
     hydrated: Counters<2>,
     hydration_latency: Histogram,
     api_requests: Counters<2>,
+    api_wait: Histograms<2>,
     api_throttled: Counters<1>,
     api_quota_left: Gauges<1>,
     api_quota: Gauges<1>,
@@ -50,13 +53,17 @@ struct Inner {
     transactions: Counters<1>,
     promise_degraded: Gauges<1>,
     hooks: Gauges<2>,
+    store_stopped: Gauges<1>,
+    path_restarts: Counters<2>,
+    hooks_mended: Counters<2>,
+    hooks_gaps: Counters<1>,
 }
 
-/// The closed sets that are known only at run time, and the fixed ones, as shared words.
+/// The closed sets that are known only at run time (a reload may replace them), and the fixed ones, as shared words.
 #[derive(Debug)]
 struct Words {
-    entities: HashSet<Word>,
-    stores: HashSet<Word>,
+    entities: ArcSwap<HashSet<Word>>,
+    stores: ArcSwap<HashSet<Word>>,
     reasons: HashSet<Word>,
     fixed: HashSet<Word>,
     other: Word,
@@ -80,6 +87,7 @@ impl Metrics {
             hydrated: add(r, names::HYDRATED, "Entities published"),
             hydration_latency: latency(r),
             api_requests: add(r, names::API_REQUESTS, "Requests to the REST API by class of status"),
+            api_wait: waits(r),
             api_throttled: add(r, names::API_THROTTLED, "Requests that the REST API answered with 429"),
             api_quota_left: add(r, names::API_QUOTA_LEFT, "Requests left in the API's current window"),
             api_quota: add(r, names::API_QUOTA, "Requests that the API grants in a window"),
@@ -91,11 +99,30 @@ impl Metrics {
             transactions: add(r, names::TRANSACTIONS, "Kafka transactions ended"),
             promise_degraded: add(r, names::PROMISE_DEGRADED, "1 while a promise holds only in part"),
             hooks: add(r, names::HOOKS, "Webhook subscriptions by state"),
+            store_stopped: add(r, names::STORE_STOPPED, "1 while a store is not called"),
+            path_restarts: add(r, names::PATH_RESTARTS, "Times that a path of a store was started again"),
+            hooks_mended: add(r, names::HOOKS_MENDED, "Webhook subscriptions that were put right"),
+            hooks_gaps: add(r, names::HOOKS_GAPS, "Times in which callbacks may have been lost"),
             registry: Mutex::new(registry),
             words: Words::new(entities, stores, reasons),
         };
         inner.start_at_zero();
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The entities and stores from now on. Series of new stores start at zero, those of stores that left end.
+    pub fn know<'a>(
+        &self,
+        entities: impl IntoIterator<Item = &'a str>,
+        stores: impl IntoIterator<Item = &'a str>,
+    ) {
+        let words = &self.inner.words;
+        words.entities.store(Arc::new(entities.into_iter().map(Word::from).collect()));
+        let stores: HashSet<Word> = stores.into_iter().map(Word::from).collect();
+        let before = words.stores.swap(Arc::new(stores));
+        let now = words.stores.load();
+        before.difference(&now).for_each(|gone| self.inner.forget(gone));
+        self.inner.start_at_zero();
     }
 
     /// Lets a module add metrics of its own (the receiver does, for its outcomes).
@@ -119,7 +146,7 @@ impl Metrics {
     /// An entity was published with an operation of [`names::OPS`].
     pub fn hydrated(&self, entity: &str, op: &str) {
         let words = &self.inner.words;
-        let labels = [("entity", words.find(&words.entities, entity)), ("op", words.fixed(op))];
+        let labels = [("entity", words.find(&words.entities.load(), entity)), ("op", words.fixed(op))];
         self.inner.hydrated.get_or_create(&labels).inc();
     }
 
@@ -141,6 +168,13 @@ impl Metrics {
         self.inner.api_requests.get_or_create(&[store, ("status", self.inner.words.fixed(class))]).inc();
     }
 
+    /// A request to the API waited for the rate budget, and was sent for a purpose of [`names::PURPOSES`].
+    pub fn api_wait(&self, store: &str, purpose: &str, waited: Duration) {
+        let [store] = self.store(store);
+        let labels = [store, ("purpose", self.inner.words.fixed(purpose))];
+        self.inner.api_wait.get_or_create(&labels).observe(waited.as_secs_f64());
+    }
+
     /// Hints of an entity's callbacks ended, in one of [`names::HINT_OUTCOMES`].
     pub fn hints(&self, outcome: &str, hints: usize) {
         self.inner.hints.get_or_create(&self.fixed("outcome", outcome)).inc_by(hints as u64);
@@ -149,13 +183,13 @@ impl Metrics {
     /// A read of an entity must be repeated.
     pub fn reread(&self, entity: &str) {
         let words = &self.inner.words;
-        self.inner.rereads.get_or_create(&[("entity", words.find(&words.entities, entity))]).inc();
+        self.inner.rereads.get_or_create(&[("entity", words.find(&words.entities.load(), entity))]).inc();
     }
 
     /// A sweep found records of an entity missing or wrong that no callback had announced.
     pub fn sweep_repaired(&self, store: &str, entity: &str, records: usize) {
         let [store] = self.store(store);
-        let entity = self.inner.words.find(&self.inner.words.entities, entity);
+        let entity = self.inner.words.find(&self.inner.words.entities.load(), entity);
         self.inner.sweep_repaired.get_or_create(&[store, ("entity", entity)]).inc_by(records as u64);
     }
 
@@ -198,8 +232,30 @@ impl Metrics {
         self.inner.hooks.get_or_create(&[store, ("state", self.inner.words.fixed(state))]).set(whole(hooks));
     }
 
+    /// Whether a store is left alone until its token works.
+    pub fn store_stopped(&self, store: &str, stopped: bool) {
+        self.inner.store_stopped.get_or_create(&self.store(store)).set(stopped.into());
+    }
+
+    /// A path (see [`names::PATHS`]) of a store failed and is started again.
+    pub fn path_restarted(&self, store: &str, path: &str) {
+        let [store] = self.store(store);
+        self.inner.path_restarts.get_or_create(&[store, ("path", self.inner.words.fixed(path))]).inc();
+    }
+
+    /// A hook of a store was put right by an action of [`names::HOOK_ACTIONS`].
+    pub fn hook_mended(&self, store: &str, action: &str) {
+        let [store] = self.store(store);
+        self.inner.hooks_mended.get_or_create(&[store, ("action", self.inner.words.fixed(action))]).inc();
+    }
+
+    /// Callbacks of a store may have been lost for some time.
+    pub fn hooks_gap(&self, store: &str) {
+        self.inner.hooks_gaps.get_or_create(&self.store(store)).inc();
+    }
+
     fn store(&self, name: &str) -> Labels<1> {
-        [("store", self.inner.words.find(&self.inner.words.stores, name))]
+        [("store", self.inner.words.find(&self.inner.words.stores.load(), name))]
     }
 
     fn fixed(&self, label: &'static str, value: &str) -> Labels<1> {
@@ -211,12 +267,23 @@ impl Inner {
     /// A counter that appears with its first event hides that event from `rate()`; so known series start at zero.
     fn start_at_zero(&self) {
         let fixed = |word| self.words.fixed(word);
-        for store in &self.words.stores {
+        for store in self.words.stores.load().iter() {
             let labels = [("store", Arc::clone(store))];
             drop(self.api_throttled.get_or_create_owned(&labels));
+            drop(self.store_stopped.get_or_create_owned(&labels));
+            drop(self.hooks_gaps.get_or_create_owned(&labels));
             let [store] = labels;
+            for action in names::HOOK_ACTIONS {
+                drop(self.hooks_mended.get_or_create_owned(&[store.clone(), ("action", fixed(action))]));
+            }
             for class in ["2xx", "4xx", "5xx", "none"] {
                 drop(self.api_requests.get_or_create_owned(&[store.clone(), ("status", fixed(class))]));
+            }
+            for purpose in names::PURPOSES {
+                drop(self.api_wait.get_or_create_owned(&[store.clone(), ("purpose", fixed(purpose))]));
+            }
+            for path in names::PATHS {
+                drop(self.path_restarts.get_or_create_owned(&[store.clone(), ("path", fixed(path))]));
             }
         }
         for outcome in names::COMMAND_OUTCOMES {
@@ -237,6 +304,27 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Ends the series of a store that is configured no more.
+    fn forget(&self, store: &Word) {
+        let store = ("store", Arc::clone(store));
+        let own = [store.clone()];
+        self.api_throttled.remove(&own);
+        for gauge in [&self.api_quota_left, &self.api_quota, &self.store_stopped] {
+            gauge.remove(&own);
+        }
+        for class in names::STATUS_CLASSES {
+            self.api_requests.remove(&[store.clone(), ("status", self.words.fixed(class))]);
+        }
+        for state in names::HOOK_STATES {
+            self.hooks.remove(&[store.clone(), ("state", self.words.fixed(state))]);
+        }
+        for path in names::PATHS {
+            self.path_restarts.remove(&[store.clone(), ("path", self.words.fixed(path))]);
+        }
+    }
+}
+
 impl Words {
     fn new<'a>(
         entities: impl IntoIterator<Item = &'a str>,
@@ -247,14 +335,16 @@ impl Words {
             .iter()
             .chain(&names::OPS)
             .chain(&names::STATUS_CLASSES)
+            .chain(&names::PURPOSES)
             .chain(&names::COMMAND_OUTCOMES)
             .chain(&names::HINT_OUTCOMES)
             .chain(&names::TRANSACTION_RESULTS)
             .chain(&names::HOOK_STATES)
+            .chain(&names::HOOK_ACTIONS)
             .chain(&names::PROMISES);
         Self {
-            entities: entities.into_iter().map(Word::from).collect(),
-            stores: stores.into_iter().map(Word::from).collect(),
+            entities: ArcSwap::from_pointee(entities.into_iter().map(Word::from).collect()),
+            stores: ArcSwap::from_pointee(stores.into_iter().map(Word::from).collect()),
             reasons: reasons.into_iter().map(Word::from).collect(),
             fixed: fixed.copied().map(Word::from).collect(),
             other: Word::from(names::OTHER),
@@ -285,6 +375,16 @@ fn latency(registry: &mut Registry) -> Histogram {
         histogram.clone(),
     );
     histogram
+}
+
+fn waits(registry: &mut Registry) -> Histograms<2> {
+    let family: Histograms<2> = Family::new_with_constructor(|| Histogram::new(names::WAIT_BUCKETS));
+    registry.register(
+        names::API_WAIT,
+        "Time that requests to the REST API waited for the rate budget",
+        family.clone(),
+    );
+    family
 }
 
 /// A gauge holds an `i64`; more than that counts as the most.
@@ -326,6 +426,10 @@ mod tests {
             |m| m.api_request("main", "none"),
             r#"bcbridge_api_requests_total{store="main",status="none"} 1"#,
         );
+        check(
+            |m| m.api_wait("main", "snapshot", Duration::from_secs(3)),
+            r#"bcbridge_api_wait_seconds_bucket{le="5.0",store="main",purpose="snapshot"} 1"#,
+        );
         check(|m| m.api_request("main", "429"), r#"bcbridge_api_throttled_total{store="main"} 1"#);
         check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_left_requests{store="main"} 120"#);
         check(|m| m.api_quota("main", 120, 150), r#"bcbridge_api_quota_requests{store="main"} 150"#);
@@ -335,6 +439,14 @@ mod tests {
         check(Metrics::transaction_aborted, r#"bcbridge_transactions_total{result="aborted"} 1"#);
         check(|m| m.promise_degraded("P1", true), r#"bcbridge_promise_degraded{promise="P1"} 1"#);
         check(|m| m.hooks("main", "active", 9), r#"bcbridge_hooks{store="main",state="active"} 9"#);
+        check(|m| m.store_stopped("main", true), r#"bcbridge_store_stopped{store="main"} 1"#);
+        check(
+            |m| m.path_restarted("main", "outgoing"),
+            r#"bcbridge_path_restarts_total{store="main",path="outgoing"} 1"#,
+        );
+        let mended = r#"bcbridge_hooks_mended_total{store="main",action="update"} 1"#;
+        check(|m| m.hook_mended("main", "update"), mended);
+        check(|m| m.hooks_gap("main"), r#"bcbridge_hooks_gaps_total{store="main"} 1"#);
     }
 
     #[test]
@@ -347,9 +459,30 @@ mod tests {
 
     #[test]
     fn known_series_are_there_before_anything_happened() {
+        for purpose in crate::telemetry::names::PURPOSES {
+            check(
+                |_| {},
+                &format!(r#"bcbridge_api_wait_seconds_count{{store="main",purpose="{purpose}"}} 0"#),
+            );
+        }
         check(|_| {}, r#"bcbridge_api_requests_total{store="main",status="5xx"} 0"#);
         check(|_| {}, r#"bcbridge_commands_total{outcome="unknown"} 0"#);
         check(|_| {}, r#"bcbridge_dead_letters_total{reason="bad-json"} 0"#);
+    }
+
+    #[test]
+    fn the_series_of_a_store_end_with_it_and_those_of_a_new_one_start_at_zero() {
+        let metrics = metrics();
+        let series = |text: &str, store: &str| text.matches(&format!("store=\"{store}\"")).count();
+        metrics.api_request("main", "5xx");
+        metrics.api_quota("main", 1, 2);
+        metrics.hooks("main", "drifted", 3);
+        metrics.know(["order"], ["other", "second"]);
+        metrics.api_request("main", "2xx");
+        let text = metrics.encode();
+        assert_eq!(series(&text, "main"), 0, "{text}");
+        assert!(text.contains(r#"bcbridge_api_requests_total{store="second",status="2xx"} 0"#), "{text}");
+        assert!(text.contains(r#"bcbridge_store_stopped{store="second"} 0"#), "{text}");
     }
 
     #[test]
@@ -360,11 +493,16 @@ mod tests {
             metrics.open_records(word, 1);
             metrics.hydrated(word, word);
             metrics.api_request(word, "2xx");
+            metrics.api_wait(word, word, Duration::ZERO);
             metrics.api_quota(word, 1, 1);
             metrics.command(word);
             metrics.dead_letter(word);
             metrics.promise_degraded(word, true);
             metrics.hooks(word, word, 1);
+            metrics.store_stopped(word, true);
+            metrics.path_restarted(word, word);
+            metrics.hook_mended(word, word);
+            metrics.hooks_gap(word);
         };
         count_all("first stranger");
         let before = series(&metrics.encode());

@@ -15,6 +15,9 @@ pub const HYDRATED: &str = "bcbridge_hydrated_records_total";
 pub const HYDRATION_LATENCY: &str = "bcbridge_hydration_latency_seconds";
 /// Requests to the REST API, per store and class of the answer's status. Counter.
 pub const API_REQUESTS: &str = "bcbridge_api_requests_total";
+/// Time that requests to the REST API waited for the rate budget before they were sent, per store and purpose. Its
+/// count is that of the requests. Histogram.
+pub const API_WAIT: &str = "bcbridge_api_wait_seconds";
 /// Requests that the API answered with 429, per store. Counter.
 pub const API_THROTTLED: &str = "bcbridge_api_throttled_total";
 /// Requests left in the API's current window, as its last answer said, per store. Gauge.
@@ -37,15 +40,24 @@ pub const TRANSACTIONS: &str = "bcbridge_transactions_total";
 pub const PROMISE_DEGRADED: &str = "bcbridge_promise_degraded";
 /// Webhook subscriptions, per store and state. Gauge.
 pub const HOOKS: &str = "bcbridge_hooks";
+/// 1 while a store is not called, because its token is not valid or its app was uninstalled, per store. Gauge.
+pub const STORE_STOPPED: &str = "bcbridge_store_stopped";
+/// Times that a path of a store failed and was started again, per store and path. Counter.
+pub const PATH_RESTARTS: &str = "bcbridge_path_restarts_total";
+/// Webhook subscriptions that were put right, per store and what was done. Counter.
+pub const HOOKS_MENDED: &str = "bcbridge_hooks_mended_total";
+/// Times in which callbacks may have been lost, as the watchdog of the hooks found them, per store. Counter.
+pub const HOOKS_GAPS: &str = "bcbridge_hooks_gaps_total";
 /// Always 1; its label tells the version. Gauge.
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 16] = [
+pub const ALL: [&str; 21] = [
     OPEN_RECORDS,
     HYDRATED,
     HYDRATION_LATENCY,
     API_REQUESTS,
+    API_WAIT,
     API_THROTTLED,
     API_QUOTA_LEFT,
     API_QUOTA,
@@ -57,6 +69,10 @@ pub const ALL: [&str; 16] = [
     TRANSACTIONS,
     PROMISE_DEGRADED,
     HOOKS,
+    STORE_STOPPED,
+    PATH_RESTARTS,
+    HOOKS_MENDED,
+    HOOKS_GAPS,
     BUILD_INFO,
 ];
 
@@ -66,6 +82,8 @@ pub const PATHS: [&str; 2] = ["incoming", "outgoing"];
 pub const OPS: [&str; 4] = ["c", "u", "d", "r"];
 /// Label `status`: the class of an HTTP status, or `none` where no answer came.
 pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+/// Label `purpose` of a request to the API, in the order in which the rate budget serves them.
+pub const PURPOSES: [&str; 7] = ["live", "command", "upkeep", "sync", "poll", "sweep", "snapshot"];
 /// Label `outcome` of a command.
 pub const COMMAND_OUTCOMES: [&str; 5] = ["applied", "rejected", "partial", "unknown", "dead"];
 /// Label `outcome` of a hint: listed by a record, or ended without one.
@@ -83,8 +101,12 @@ pub const HINT_OUTCOMES: [&str; 10] = [
 ];
 /// Label `result` of a transaction.
 pub const TRANSACTION_RESULTS: [&str; 2] = ["committed", "aborted"];
-/// Label `state` of a hook: sends; exists but was switched off; is wanted but absent; exists with other settings.
-pub const HOOK_STATES: [&str; 4] = ["active", "inactive", "missing", "drifted"];
+/// Label `state` of a hook: sends; was switched off by hand, or by BigCommerce; is wanted but absent; exists with other
+/// settings; would send, but BigCommerce blocks its domain; is the bridge's and not wanted any more.
+pub const HOOK_STATES: [&str; 7] =
+    ["active", "inactive", "deactivated", "missing", "drifted", "blocked", "unwanted"];
+/// Label `action` of a hook that was put right.
+pub const HOOK_ACTIONS: [&str; 2] = ["create", "update"];
 /// Label `promise`: the promises of the reliability contract.
 pub const PROMISES: [&str; 16] =
     ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10", "P11", "P12", "P13", "P14", "P15", "P16"];
@@ -95,6 +117,9 @@ pub const OTHER: &str = "other";
 /// default time of gathering (0.25 s to 2 s), to a backlog that waits for the API's quota.
 pub const LATENCY_BUCKETS: [f64; 14] =
     [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 300.0, 1800.0];
+
+/// Upper bounds of the buckets of waits for the rate budget, in seconds: from at once to two windows of 30 s.
+pub const WAIT_BUCKETS: [f64; 10] = [0.005, 0.05, 0.25, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 #[cfg(test)]
 mod tests {
@@ -116,5 +141,6 @@ mod tests {
     #[test]
     fn the_latency_buckets_rise() {
         assert!(LATENCY_BUCKETS.is_sorted_by(|a, b| a < b));
+        assert!(WAIT_BUCKETS.is_sorted_by(|a, b| a < b));
     }
 }

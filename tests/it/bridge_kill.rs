@@ -18,11 +18,11 @@ const PRODUCTS: u64 = 10_000;
 const KILLS: u32 = 10;
 
 /// A port that was free a moment ago: callbacks must find the next process where the last one was.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn spawn(config: &Path) -> Child {
+pub(crate) fn spawn(config: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_bcbridge"))
         .args(["run", "--config"])
         .arg(config)

@@ -17,6 +17,8 @@ use bcbridge::runtime::{Drain, DrainTrigger};
 use bcbridge::sandbox::{Control, Sandbox, SandboxConfig};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// How long anything may take that should happen.
@@ -140,6 +142,18 @@ impl Lab {
     /// The last value of each key of an entity's topic; none is a tombstone.
     pub(crate) async fn last(&self, entity: &str) -> BTreeMap<String, Option<Value>> {
         self.records(entity).await.iter().map(last_value).collect()
+    }
+
+    /// The metrics, as Prometheus reads them.
+    pub(crate) async fn metrics(&self) -> String {
+        let mut stream = TcpStream::connect(self.console).await.unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.console);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        body.to_owned()
     }
 
     /// Puts commands on the topic: key and value.

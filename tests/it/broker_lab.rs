@@ -22,6 +22,14 @@ impl Lab {
         Self { client, topics, is_apache: false, _embedded: Some(broker) }
     }
 
+    /// The address, as settings name it.
+    pub(crate) fn servers(&self) -> String {
+        match &self._embedded {
+            Some(broker) => broker.bootstrap_servers(),
+            None => std::env::var("KAFKA_BOOTSTRAP_SERVERS").unwrap(),
+        }
+    }
+
     /// None where no Apache Kafka was started (`scripts/kafka start` prints how to name it).
     pub(crate) fn apache() -> Option<Self> {
         let servers = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok()?;

@@ -178,6 +178,24 @@ fn a_header_that_every_callback_has_is_no_second_factor() {
     }
 }
 
+fn values(secrets: &[secrecy::SecretString]) -> Vec<&str> {
+    secrets.iter().map(ExposeSecret::expose_secret).collect()
+}
+
+#[test]
+fn a_header_takes_several_values_while_it_is_rotated() {
+    let with = |value: &str| small(&format!("{SECRETS}    webhook_headers: {{ X-Key: {value} }}\n"), "");
+    for (written, expected) in
+        [("new", vec!["new"]), ("[new, old]", vec!["new", "old"]), ("['', old]", vec!["old"])]
+    {
+        let settings = load(&with(written)).unwrap();
+        assert_eq!(values(&settings.stores[0].webhook_headers["x-key"]), expected, "{written}");
+    }
+    assert!(load(&with("['']")).unwrap().stores[0].webhook_headers.is_empty());
+    refused(&with("[1, 2, 3, 4, 5, 6, 7, 8, 9]"), "has more than 8 values");
+    refused(&with("{ a: b }"), "a text or a list of texts");
+}
+
 #[test]
 fn a_secret_behind_an_anchor_is_masked_where_it_is_written() {
     let text = "shared: &t canary-anchor\nstores:\n  - store_hash: abc\n    access_token: *t\n    client_secrets: [*t]\n";
@@ -230,7 +248,7 @@ fn secrets_come_from_files_beside_the_settings() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "t0ken\n").unwrap();
     std::fs::write(dir.path().join("secrets"), "one\n\ntwo\n").unwrap();
-    std::fs::write(dir.path().join("headers"), "X-Key: k\n").unwrap();
+    std::fs::write(dir.path().join("headers"), "X-Key: k\nx-key: older\n").unwrap();
     std::fs::write(dir.path().join("empty"), "\n").unwrap();
     let file = dir.path().join("bcbridge.yaml");
     let text = "stores:\n  - store_hash: abc\n    access_token_file: token\n    client_secrets_file: secrets\n    webhook_headers_file: headers\n";
@@ -239,7 +257,7 @@ fn secrets_come_from_files_beside_the_settings() {
     let store = &settings.stores[0];
     assert_eq!(store.access_token.expose_secret(), "t0ken");
     assert_eq!(store.client_secrets.iter().map(|s| s.expose_secret()).collect::<Vec<_>>(), ["one", "two"]);
-    assert_eq!(store.webhook_headers["x-key"].expose_secret(), "k");
+    assert_eq!(values(&store.webhook_headers["x-key"]), ["k", "older"]);
     for bad in ["missing", "empty"] {
         std::fs::write(&file, text.replace("token_file: token", &format!("token_file: {bad}"))).unwrap();
         let error = config::load(&file, &env, &Names).unwrap_err().to_string();

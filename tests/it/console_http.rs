@@ -16,10 +16,10 @@ use tokio::sync::Notify;
 const TOKEN: &str = "canary-0123456789abcdef0123456789";
 
 /// What came back, as far as a test asks for it.
-struct Reply {
-    status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 struct Harness {
@@ -38,6 +38,9 @@ impl Harness {
         let actions = BTreeMap::from([
             ("echo", Action::new(|body| async move { Ok(json!({ "got": body })) })),
             ("refuse", Action::new(|_| async { Err(ActionError::Refused("found 0; allowed is 1".into())) })),
+            ("things", Action::new(|body| async move { Ok(json!({ "started": body })) })),
+            ("things/list", Action::new(|_| async { Ok(json!(["a", "b"])) })),
+            ("things/pause", Action::new(|body| async move { Ok(json!({ "paused": body["id"] })) })),
             ("panic", Action::new(|_| async { panic!("on purpose") })),
             (
                 "slow",
@@ -71,7 +74,7 @@ impl Harness {
     }
 }
 
-async fn ask(addr: SocketAddr, line: &str, headers: &[&str], body: &str) -> Reply {
+pub(crate) async fn ask(addr: SocketAddr, line: &str, headers: &[&str], body: &str) -> Reply {
     let mut request = format!("{line} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     if !headers.iter().any(|header| header.starts_with("host:")) {
         request.push_str(&format!("host: {addr}\r\n"));
@@ -257,6 +260,20 @@ async fn an_action_takes_json_only_and_its_refusal_is_told() {
     assert_eq!(console.ask("POST /api/echo", &[&token, json], "{").await.status, 400);
     assert_eq!(console.ask("POST /api/unknown", &[&token, json], "{}").await.status, 404);
     assert_eq!(console.get("/api/echo", &[&token]).await.status, 405);
+    assert_eq!(parsed(&console.get("/api/things", &[&token]).await), json!(["a", "b"]));
+    assert_eq!(console.get("/api/things", &[]).await.status, 401);
+    let headers = [token.as_str(), json];
+    let one = |line, body| console.ask(line, &headers, body);
+    assert_eq!(parsed(&one("POST /api/things/s-1/pause", "{}").await), json!({"paused": "s-1"}));
+    assert_eq!(
+        parsed(&one("POST /api/things/s-1/pause", r#"{"id":"other"}"#).await),
+        json!({"paused": "s-1"})
+    );
+    assert_eq!(one("POST /api/things/s-1/pause", "[]").await.status, 400);
+    assert_eq!(one("POST /api/things/s-1/burn", "{}").await.status, 404);
+    assert_eq!(console.ask("POST /api/things/s-1/pause", &[&token], "{}").await.status, 415);
+    assert_eq!(console.ask("POST /api/things/s-1/pause", &[json], "{}").await.status, 401);
+    assert_eq!(console.get("/api/things/s-1/pause", &[&token]).await.status, 405);
     let refused = console.ask("POST /api/refuse", &[&token, json], "{}").await;
     assert_eq!((refused.status, parsed(&refused)), (422, json!({"error": "found 0; allowed is 1"})));
     let large = format!("\"{}\"", "x".repeat(64 * 1024));

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use bcbridge::bigcommerce::{StoreClient, hooks, hooks_plan::MARKER, hooks_plan::Wanted};
+use bcbridge::bigcommerce::hooks_plan::{MARKER, Owner, Wanted};
+use bcbridge::bigcommerce::{StoreClient, hooks};
 use bcbridge::cli::hooks::{self as cli, Output, Target};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -21,11 +22,16 @@ struct Api {
     /// The next create is done, but its reply is lost.
     lose_reply_once: bool,
     writes: usize,
+    channel_reads: usize,
 }
 
 impl Api {
     fn answer(&mut self, request: &Arrived) -> Act {
-        let path = request.path.strip_prefix("/stores/abc123/v3/hooks").expect("the hooks API");
+        let path = request.path.strip_prefix("/stores/abc123/v3").expect("the API");
+        if path.starts_with("/channels?") {
+            return self.channels();
+        }
+        let path = path.strip_prefix("/hooks").expect("the hooks API");
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         if request.method != "GET" {
             self.writes += 1;
@@ -61,13 +67,19 @@ impl Api {
         Act::Write(client_lab::json(200, "", &json!({"data": data, "meta": meta}).to_string()))
     }
 
+    fn channels(&mut self) -> Act {
+        self.channel_reads += 1;
+        let data = json!([{"id": 1, "status": "active"}, {"id": 7, "status": "deleted"}, {"id": 20}]);
+        Act::Write(client_lab::json(200, "", &json!({"data": data, "meta": {}}).to_string()))
+    }
+
     fn admin(&self) -> Act {
         let status = |hook: &Value| if hook["is_active"] == true { "active" } else { "deactivated" };
         let list: Vec<_> =
             self.hooks.iter().map(|hook| json!({"id": hook["id"], "status": status(hook)})).collect();
-        let blocked =
-            json!([{"destination": "bridge.example.com", "time_left": 90, "reasons": ["too many failures"]}]);
-        let data = json!({"emails": [], "hooks_list": list, "blocked_domains": blocked});
+        let reason = json!({"failure_description": "timed out", "count": 12, "timestamp": 1_700_000_000});
+        let blocked = json!([{"destination": "bridge.example.com", "time_left": 90, "reasons": [reason]}]);
+        let data = json!({"emails": ["ops@example.com"], "hooks_list": list, "blocked_domains": blocked});
         self.one(200, data)
     }
 
@@ -97,6 +109,7 @@ struct Lab {
     targets: [Target<StoreClient>; 1],
 }
 
+const OWNER: Owner<'static> = Owner { prefix: "shop", store: "main" };
 const SECRET: &str = "canary-hook-secret";
 const HERE: &str = "https://bridge.example.com/webhooks/main";
 
@@ -105,8 +118,8 @@ async fn lab(api: Api, scopes: &[&str]) -> Lab {
     let shared = Arc::clone(&api);
     let store = raw(move |request| shared.lock().unwrap().answer(request)).await;
     let public = Url::parse("https://bridge.example.com").unwrap();
-    let headers = [("x-bridge-key".to_owned(), SecretString::from(SECRET))];
-    let wanted = Wanted::new("main", &public, scopes.iter().map(|s| (*s).to_owned()), headers);
+    let headers = [("x-bridge-key".to_owned(), [SECRET, "canary-older"].map(SecretString::from).to_vec())];
+    let wanted = Wanted::new(OWNER, &public, scopes.iter().map(|s| (*s).to_owned()), headers);
     let targets = [Target { store: store.client(), wanted }];
     Lab { api, _store: store, targets }
 }
@@ -124,6 +137,16 @@ impl Lab {
         (code, read(&out))
     }
 
+    async fn prune(&self, consent: bool) -> (u8, Value) {
+        let mut out = Vec::new();
+        let consent = |shown: &str| {
+            assert!(shown.contains("unwanted"), "{shown}");
+            Ok(consent)
+        };
+        let code = cli::prune(&self.targets, consent, Output::Json, &mut out).await.unwrap();
+        (code, read(&out))
+    }
+
     fn writes(&self) -> usize {
         self.api.lock().unwrap().writes
     }
@@ -135,7 +158,7 @@ impl Lab {
 
 fn read(out: &[u8]) -> Value {
     let text = String::from_utf8(out.to_vec()).unwrap();
-    assert!(!text.contains(SECRET), "the header's value is printed: {text}");
+    assert!(!text.contains("canary"), "a header's value is printed: {text}");
     serde_json::from_str(&text).unwrap()
 }
 
@@ -146,7 +169,7 @@ fn actions(rows: &Value) -> Vec<&str> {
 fn hook(id: u64, scope: &str, destination: &str, marked: bool) -> Value {
     let mut headers = json!({"x-bridge-key": SECRET});
     if marked {
-        headers[MARKER] = json!("main");
+        headers[MARKER] = json!("shop/main");
     }
     json!({"id": id, "scope": scope, "destination": destination, "headers": headers, "is_active": true})
 }
@@ -163,7 +186,7 @@ async fn missing_hooks_are_created_once_and_the_second_run_writes_nothing() {
         assert_eq!((code, lab.writes()), (0, 3));
         for made in lab.hooks() {
             assert_eq!((&made["destination"], &made["is_active"]), (&json!(HERE), &json!(true)));
-            assert_eq!(made["headers"], json!({"x-bridge-key": SECRET, MARKER: "main"}));
+            assert_eq!(made["headers"], json!({"x-bridge-key": SECRET, MARKER: "shop/main"}));
         }
         let (code, rows) = lab.plan().await;
         assert_eq!((code, actions(&rows)), (0, vec!["keep"; 3]));
@@ -205,12 +228,65 @@ async fn foreign_hooks_are_never_touched_and_only_ours_are_pruned() {
     assert_eq!(actions(&rows), ["create", "foreign", "unwanted", "foreign", "foreign"]);
     assert!(!rows.to_string().contains("hidden"));
     assert_eq!(lab.hooks()[..3], foreign);
-    let mut out = Vec::new();
-    assert_eq!(cli::prune(&lab.targets, Output::Json, &mut out).await.unwrap(), 0);
-    assert_eq!(read(&out).as_array().unwrap().len(), 1);
+    let (code, rows) = lab.prune(true).await;
+    assert_eq!((code, rows.as_array().unwrap().len()), (0, 1));
     assert_eq!(lab.hooks()[..3], foreign);
     assert_eq!(lab.hooks().len(), 4);
     assert_eq!(lab.writes(), 2);
+}
+
+#[tokio::test]
+async fn pruning_shows_first_and_deletes_nothing_without_consent_or_before_the_replacement_is_there() {
+    let stale = hook(1, "store/coupon/*", HERE, true);
+    let lab = lab(Api { hooks: vec![stale], ..Api::default() }, &["store/order/created"]).await;
+    let (code, rows) = lab.prune(false).await;
+    assert_eq!((code, &rows[0]["result"]), (cli::HAS_CHANGES, &json!("not deleted")));
+    let (code, rows) = lab.prune(true).await;
+    assert_eq!(code, cli::FAILED);
+    assert!(rows[0]["result"].as_str().unwrap().contains("hooks apply first"), "{rows}");
+    assert_eq!(lab.writes(), 0);
+    lab.apply().await;
+    let (code, rows) = lab.prune(true).await;
+    assert_eq!((code, &rows[0]["result"], lab.hooks().len()), (0, &json!("ok"), 1));
+    assert_eq!(lab.prune(false).await, (0, json!([])), "nothing to ask about");
+}
+
+#[tokio::test]
+async fn scopes_of_channels_are_subscribed_for_each_channel_that_is_left() {
+    let of = |change: &str| format!("store/channel/{{channel_id}}/cart/lineItem/{change}");
+    let scopes = ["created", "updated", "deleted"].map(of);
+    let scopes: Vec<&str> = scopes.iter().map(String::as_str).chain(["store/sku/created"]).collect();
+    let with = lab(Api::default(), &scopes).await;
+    let (code, rows) = with.apply().await;
+    let made: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["scope"].as_str().unwrap()).collect();
+    assert_eq!(
+        (code, made),
+        (0, vec!["store/channel/1/cart/lineItem/*", "store/channel/20/cart/lineItem/*", "store/sku/created"])
+    );
+    assert_eq!(with.api.lock().unwrap().channel_reads, 1);
+    assert_eq!(with.plan().await.0, 0);
+    let without = lab(Api::default(), &["store/sku/created"]).await;
+    without.apply().await;
+    assert_eq!(without.api.lock().unwrap().channel_reads, 0);
+}
+
+#[tokio::test]
+async fn two_bridges_with_one_name_for_one_store_leave_each_other_alone() {
+    let other = json!({
+        "id": 1, "scope": "store/order/*", "is_active": true, "headers": {MARKER: "another/main"},
+        "destination": "https://another.example.com/webhooks/main",
+    });
+    let old = json!({
+        "id": 2, "scope": "store/cart/*", "is_active": true,
+        "headers": {"x-bridge-key": SECRET, MARKER: "main"}, "destination": HERE,
+    });
+    let lab =
+        lab(Api { hooks: vec![other.clone(), old], ..Api::default() }, &["store/order/*", "store/cart/*"])
+            .await;
+    let (_, rows) = lab.apply().await;
+    assert_eq!(actions(&rows), ["update", "create", "foreign"]);
+    assert_eq!(lab.hooks()[0], other);
+    assert_eq!(lab.hooks()[1]["headers"][MARKER], "shop/main", "a marker of before, at the right place");
 }
 
 #[tokio::test]
@@ -235,12 +311,18 @@ async fn the_status_shows_health_and_blocked_domains_but_no_secret() {
     assert_eq!(cli::status(&lab.targets, Output::Json, &mut out).await.unwrap(), 0);
     let rows = read(&out);
     assert_eq!((&rows[0]["state"], &rows[1]["state"]), (&json!("deactivated"), &json!("blocked")));
+    assert_eq!(
+        (&rows[0]["owner"], &rows[1]["why"]),
+        (&json!("bridge"), &json!("for 90 s more: timed out (12 times)"))
+    );
+    assert_eq!((&rows[2]["state"], &rows[2]["emails"]), (&json!("notified"), &json!(1)));
+    assert!(!rows.to_string().contains("ops@example.com"));
     let mut table = Vec::new();
     cli::status(&lab.targets, Output::Table, &mut table).await.unwrap();
     let table = String::from_utf8(table).unwrap();
     assert!(table.contains("x-bridge-key: ***") && !table.contains(SECRET), "{table}");
     let status = hooks::status(&lab.targets[0].store).await.unwrap();
-    assert_eq!(status.blocked[0].time_left, 90);
+    assert_eq!(status.admin.blocked[0].time_left_s, 90);
 }
 
 #[tokio::test]
@@ -254,7 +336,7 @@ async fn a_store_that_refuses_everything_fails_each_item_and_says_why() {
     .await;
     let public = Url::parse("https://bridge.example.com").unwrap();
     let scopes = ["store/order/*".to_owned(), "store/cart/*".to_owned()];
-    let wanted = Wanted::new("main", &public, scopes, []);
+    let wanted = Wanted::new(OWNER, &public, scopes, []);
     let targets = [Target { store: store.client(), wanted }];
     let mut out = Vec::new();
     assert_eq!(cli::apply(&targets, Output::Json, &mut out).await.unwrap(), cli::FAILED);

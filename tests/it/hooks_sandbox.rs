@@ -1,11 +1,14 @@
 //! Webhook subscriptions against the sandbox.
 
-use bcbridge::bigcommerce::{hooks, hooks_plan::Action, hooks_plan::Wanted};
+use bcbridge::bigcommerce::hooks;
+use bcbridge::bigcommerce::hooks_plan::{Action, Owner, Wanted};
 use bcbridge::sandbox::{Sandbox, SandboxConfig};
 use secrecy::SecretString;
 use url::Url;
 
 use crate::client_sandbox::client_of;
+
+const OWNER: Owner<'static> = Owner { prefix: "shop", store: "main" };
 
 #[tokio::test]
 async fn subscriptions_are_made_once_and_found_again() {
@@ -13,8 +16,8 @@ async fn subscriptions_are_made_once_and_found_again() {
     let client = client_of(&sandbox);
     let public = Url::parse("https://bridge.example.com").unwrap();
     let scopes = ["store/order/*", "store/product/*", "store/customer/created"].map(str::to_owned);
-    let headers = [("x-bridge-key".to_owned(), SecretString::from("k"))];
-    let wanted = Wanted::new("main", &public, scopes, headers);
+    let headers = [("x-bridge-key".to_owned(), vec![SecretString::from("k")])];
+    let wanted = Wanted::new(OWNER, &public, scopes, headers);
 
     let plan = hooks::plan(&client, &wanted).await.unwrap();
     assert!(plan.items.iter().all(|item| item.action == Action::Create));
@@ -33,8 +36,8 @@ async fn subscriptions_are_made_once_and_found_again() {
 
     // Another place: the marker tells that the hooks are ours, so they move instead of doubling.
     let moved = Url::parse("https://new.example.com").unwrap();
-    let headers = [("x-bridge-key".to_owned(), SecretString::from("rotated"))];
-    let wanted = Wanted::new("main", &moved, wanted.scopes().map(str::to_owned).collect::<Vec<_>>(), headers);
+    let headers = [("x-bridge-key".to_owned(), ["rotated", "k"].map(SecretString::from).to_vec())];
+    let wanted = Wanted::new(OWNER, &moved, wanted.scopes().map(str::to_owned).collect::<Vec<_>>(), headers);
     let plan = hooks::plan(&client, &wanted).await.unwrap();
     assert!(plan.items.iter().all(|item| matches!(item.action, Action::Update { .. })), "{plan:?}");
     hooks::apply(&client, &wanted, plan).await;
@@ -42,7 +45,7 @@ async fn subscriptions_are_made_once_and_found_again() {
     assert_eq!(hooks::list(&client).await.unwrap().len(), 3);
 
     // No scope is wanted any more: nothing changes by itself, and pruning deletes what is ours.
-    let none = Wanted::new("main", &moved, [], []);
+    let none = Wanted::new(OWNER, &moved, [], []);
     let plan = hooks::plan(&client, &none).await.unwrap();
     assert!(!plan.has_changes());
     assert_eq!(hooks::prune(&client, plan).await.len(), 3);

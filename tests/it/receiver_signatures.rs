@@ -339,9 +339,35 @@ async fn secrets_rotate_without_a_restart_and_without_a_gap() {
 }
 
 #[tokio::test]
+async fn any_one_whole_set_of_earlier_headers_is_good_and_parts_of_two_are_not() {
+    let header = |name, value: &str| (http::HeaderName::from_static(name), value.into());
+    let rig = Rig::with(|config| {
+        config.stores[0].headers = vec![header("x-one", "new"), header("x-two", "new")];
+        config.stores[0].earlier_headers = vec![vec![header("x-one", "old"), header("x-two", "old")]];
+    })
+    .await;
+    for (lines, expected) in [
+        ("x-one: new\r\nx-two: new\r\n", 200),
+        ("x-one: old\r\nx-two: old\r\n", 200),
+        ("x-one: old\r\nx-two: new\r\n", 401),
+        ("x-one: new\r\n", 401),
+        ("", 401),
+    ] {
+        let callback = Callback::new().id(&format!("{}", lines.len() + expected)).extra(lines);
+        assert_eq!(usize::from(rig.status(&callback.bytes()).await), expected, "{lines:?}");
+    }
+    let mut store = store("main", "abc123");
+    store.headers = vec![header("x-one", "new")];
+    rig.stores.replace(vec![store]).unwrap();
+    assert_eq!(rig.status(&Callback::new().id("z").extra("x-one: old\r\n").bytes()).await, 401);
+    rig.end().await;
+}
+
+#[tokio::test]
 async fn a_second_factor_must_be_there_once_and_right() {
     let rig = Rig::with(|config| {
-        config.stores[0].headers = vec![(http::HeaderName::from_static("x-bridge-key"), "hush".into())];
+        let name = http::HeaderName::from_static("x-bridge-key");
+        config.stores[0].headers = vec![(name, vec!["hush".into()])];
     })
     .await;
     let check = |lines: &'static str| rig.send(Callback::new().extra(lines).bytes().leak());
@@ -356,6 +382,16 @@ async fn a_second_factor_must_be_there_once_and_right() {
     }
     assert_eq!(rig.intake.calls.load(Ordering::SeqCst), 0);
     assert_eq!(check("X-Bridge-Key: hush\r\n").await.status, 200);
+    // While it is rotated, hooks that have the new value and retries that have the old one come side by side.
+    let mut rotating = store("main", "abc123");
+    let key = http::HeaderName::from_static("x-bridge-key");
+    rotating.headers = vec![(key, vec!["fresh".into(), "hush".into()])];
+    rig.stores.replace(vec![rotating]).unwrap();
+    for (line, status) in [("fresh", 200), ("hush", 200), ("fres", 401), ("", 401)] {
+        let callback =
+            Callback::new().id(&format!("rotated{line}")).extra(&format!("x-bridge-key: {line}\r\n"));
+        assert_eq!(rig.status(&callback.bytes()).await, status, "{line:?}");
+    }
     assert_eq!(rig.status(&Callback::new().secret("x").extra("x-bridge-key: hush\r\n").bytes()).await, 401);
     rig.end().await;
 }
@@ -446,7 +482,14 @@ fn settings_that_would_let_everybody_in_are_refused() {
     };
     assert!(check(|s| s.secrets.clear()).contains("no client secret"));
     assert!(check(|s| s.secrets = vec!["".into()]).contains("empty client secret"));
-    assert!(check(|s| s.headers = vec![(http::header::ACCEPT, "".into())]).contains("webhook header"));
+    for values in [vec![], vec!["".into()], vec!["x".into(), "".into()]] {
+        let mut main = store("main", "abc123");
+        main.headers = vec![(http::header::ACCEPT, values)];
+        assert!(matches!(Stores::new(vec![main]).unwrap_err(), StoreFault::EmptySecret(_)));
+    }
+    assert!(
+        check(|s| s.headers = vec![(http::header::ACCEPT, vec!["x".into(); 9])]).contains("values of one")
+    );
     assert!(check(|s| s.store_hash.clear()).contains("no store_hash"));
     assert!(check(|s| s.name = "a/b".into()).contains("\"a/b\""));
     assert!(check(|s| s.secrets = vec!["x".into(); 9]).contains("more than 8"));

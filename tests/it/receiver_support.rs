@@ -85,6 +85,7 @@ pub(crate) fn store(name: &str, hash: &str) -> StoreAuth {
         secrets: vec![SECRET.into()],
         policy: SignaturePolicy::Required,
         headers: vec![],
+        earlier_headers: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The wire contracts: they compile, their examples keep them, and what is wrong is refused.
 
 use bcbridge::cli::schema::{SCHEMAS, export};
+use bcbridge::model::signal::Signal;
 use serde_json::{Value, json};
 
 fn schema(name: &str) -> Value {
@@ -15,7 +16,7 @@ fn validator(name: &str) -> jsonschema::Validator {
 }
 
 /// Fails the test unless `value` keeps the contract called `name` (`command`, `result`, `event-headers`,
-/// `dead-letter-headers`, `intake-headers`, `config`).
+/// `dead-letter-headers`, `intake-headers`, `config`, `signal`, `notification`).
 #[track_caller]
 pub(crate) fn assert_valid(name: &str, value: &Value) {
     let errors: Vec<String> = validator(name)
@@ -30,8 +31,16 @@ fn assert_refused(name: &str, value: &Value) {
     assert!(!validator(name).is_valid(value), "{name} takes {value}");
 }
 
-const NAMES: [&str; 6] =
-    ["command", "result", "event-headers", "dead-letter-headers", "intake-headers", "config"];
+const NAMES: [&str; 8] = [
+    "command",
+    "result",
+    "event-headers",
+    "dead-letter-headers",
+    "intake-headers",
+    "config",
+    "signal",
+    "notification",
+];
 
 #[test]
 fn every_schema_compiles_and_its_examples_keep_it() {
@@ -87,6 +96,41 @@ fn wrong_results_are_refused() {
         ("extra", Some(json!(1))),
     ] {
         assert_refused("result", &changed("result", field, value));
+    }
+}
+
+#[test]
+fn the_schema_of_signals_refuses_what_the_bridge_refuses() {
+    for (value, taken) in [
+        (json!({"id": "a", "type": "snapshot.start", "store": "main"}), true),
+        (json!({"id": "a", "type": "snapshot.status", "store": "main", "snapshot": "b"}), true),
+        (json!({"id": "a", "type": "sync", "store": "main", "entity": "product", "ids": [77]}), true),
+        (json!({"id": "a", "type": "snapshot.start"}), false),
+        (json!({"id": "a", "type": "snapshot.pause"}), false),
+        (json!({"id": "a", "type": "snapshot.pause", "store": "main", "entities": []}), false),
+        (json!({"id": "a", "type": "sweep.start", "store": "main", "snapshot": "b"}), false),
+        (json!({"id": "a", "type": "sync", "store": "main", "entity": "product", "ids": []}), false),
+        (json!({"id": "a", "type": "sync", "store": "main", "entity": "product", "ids": ["a/b"]}), false),
+        (json!({"id": "a", "type": "sync", "store": "main", "ids": [1]}), false),
+        (json!({"id": "", "type": "snapshot.start", "store": "main"}), false),
+        (json!({"id": "a", "type": "snapshot.begin", "store": "main"}), false),
+        (json!({"id": "a", "type": "snapshot.start", "store": "main", "more": 1}), false),
+    ] {
+        assert_eq!(validator("signal").is_valid(&value), taken, "{value}");
+        assert_eq!(Signal::parse(value.to_string().as_bytes()).is_ok(), taken, "{value}");
+    }
+}
+
+#[test]
+fn notifications_are_written_as_their_schema_says() {
+    use bcbridge::model::signal::{Kind, Notification};
+    let at: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    for kind in [Kind::Accepted, Kind::Rejected, Kind::SnapshotProgress, Kind::SweepDone, Kind::SyncFailed] {
+        let bare = Notification::new("a-1", kind, None, at);
+        assert_valid("notification", &serde_json::to_value(&bare).unwrap());
+        let full =
+            Notification { total: Some(9), entity: Some("product".into()), started_at: Some(at), ..bare };
+        assert_valid("notification", &serde_json::to_value(&full).unwrap());
     }
 }
 

@@ -1,5 +1,7 @@
 //! The budget against naive servers with fixed and with sliding windows.
 
+mod saturation;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -183,7 +185,7 @@ fn countings() -> impl Strategy<Value = Counting> {
 }
 
 fn purposes() -> impl Strategy<Value = Purpose> {
-    prop_oneof![Just(Purpose::Live), Just(Purpose::Command), Just(Purpose::Upkeep)]
+    prop::sample::select(&Purpose::ALL[..])
 }
 
 proptest! {
