@@ -170,7 +170,9 @@ const TIME: usize = 6;
 const HASH: usize = 7;
 
 fn pack_state(out: &mut Vec<u8>, flags: u8, state: &State) {
-    out.push(flags | u8::from(state.version.is_some()) * VERSION | u8::from(state.gone) * GONE);
+    let version = if state.version.is_some() { VERSION } else { 0 };
+    let gone = if state.gone { GONE } else { 0 };
+    out.push(flags | version | gone);
     if let Some(version) = state.version {
         out.extend(version.to_le_bytes());
     }

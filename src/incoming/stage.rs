@@ -149,7 +149,7 @@ impl<S: Store> Incoming<S> {
         }
         let gathered = match self.carried(Gathered { hint, record }) {
             Ok(settled) => return Some(settled),
-            Err(gathered) => gathered,
+            Err(gathered) => *gathered,
         };
         self.lines.get_mut(&entity)?.coalescer.add(gathered, now);
         None
@@ -311,3 +311,5 @@ impl<S: Store> Stage for Incoming<S> {
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_rows;

@@ -18,8 +18,8 @@ const MAX_AHEAD_MS: i64 = 10_000;
 impl<S: Store> Incoming<S> {
     /// Settles a hint by the row that it carries. The hint comes back where the entity must be read: it carries no
     /// row, or one that proves nothing.
-    pub(super) fn carried(&mut self, gathered: Gathered) -> Result<Settled, Gathered> {
-        let Some((row, began_ms)) = self.carried_row(&gathered) else { return Err(gathered) };
+    pub(super) fn carried(&mut self, gathered: Gathered) -> Result<Settled, Box<Gathered>> {
+        let Some((row, began_ms)) = self.carried_row(&gathered) else { return Err(gathered.into()) };
         let key = gathered.hint.trigger.key.clone();
         let settings = self.lines[&key.entity].settings.clone();
         let is_group = settings.row.hint_key.is_some();
@@ -27,7 +27,7 @@ impl<S: Store> Incoming<S> {
         let state = if is_group { known.row(&row.id) } else { known.state };
         let carried = Carried { version: row.version, content: row.content, began_ms };
         let why = match decide(&state, &carried, gathered.hint.cause()) {
-            Decision::Read => return Err(gathered),
+            Decision::Read => return Err(gathered.into()),
             Decision::Publish => {
                 let gathering = Gathering { hints: vec![gathered], ..Gathering::default() };
                 let read = super::publication::Fresh {

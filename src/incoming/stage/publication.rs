@@ -91,7 +91,7 @@ impl<S: Store> Incoming<S> {
         }
         let is_lost =
             is_group && read.whole && self.vanished(&publication, &read.rows, &mut known, &mut made);
-        known.recheck = self.recheck(settings, gathering, (&before, &known), &read, is_lost);
+        known.recheck = self.recheck((settings, gathering), (&before, &known), &read, is_lost);
         if is_group && read.whole {
             known.state.seen_ms = now_ms.max(before.state.seen_ms);
         }
@@ -209,8 +209,7 @@ impl<S: Store> Incoming<S> {
     /// Whether and when what was just read should be read once more, though nobody asks for it.
     fn recheck(
         &self,
-        settings: &EntitySettings,
-        gathering: &Gathering,
+        (settings, gathering): (&EntitySettings, &Gathering),
         (before, after): (&Known, &Known),
         read: &Fresh,
         is_lost: bool,

@@ -11,10 +11,10 @@ use crate::model::ids::EntityId;
 use crate::model::record::Position;
 use crate::model::request::{Answer, Request};
 
-type Answers = Box<dyn Fn(&Request) -> Reply + Send + Sync>;
+pub(super) type Answers = Box<dyn Fn(&Request) -> Reply + Send + Sync>;
 
 /// A store that answers as it is told, and remembers what it was asked.
-struct Fake {
+pub(super) struct Fake {
     answers: Mutex<Answers>,
     asked: Mutex<Vec<String>>,
 }
@@ -29,14 +29,14 @@ impl Store for Fake {
 }
 
 #[derive(Default)]
-struct Counts(Mutex<BTreeMap<String, usize>>);
+pub(super) struct Counts(Mutex<BTreeMap<String, usize>>);
 
 impl Counts {
     fn add(&self, what: &str, hints: usize) {
         *self.0.lock().unwrap().entry(what.to_owned()).or_default() += hints;
     }
 
-    fn of(&self, what: &str) -> usize {
+    pub(super) fn of(&self, what: &str) -> usize {
         self.0.lock().unwrap().get(what).copied().unwrap_or(0)
     }
 }
@@ -59,19 +59,22 @@ impl Meter for Counts {
     }
 }
 
-struct Bench {
-    stage: Incoming<Fake>,
-    fake: Arc<Fake>,
-    counts: Arc<Counts>,
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) stage: Incoming<Fake>,
+    pub(super) fake: Arc<Fake>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) now: Instant,
     offset: i64,
 }
 
-fn bench(answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Bench {
+pub(super) fn bench(answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Bench {
     bench_with(store(), answers)
 }
 
-fn bench_with(settings: StoreSettings, answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Bench {
+pub(super) fn bench_with(
+    settings: StoreSettings,
+    answers: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> Bench {
     let fake = Arc::new(Fake { answers: Mutex::new(Box::new(answers)), asked: Mutex::default() });
     let counts = Arc::new(Counts::default());
     let catalog = Arc::new(Catalog::embedded().unwrap());
@@ -82,7 +85,7 @@ fn bench_with(settings: StoreSettings, answers: impl Fn(&Request) -> Reply + Sen
 
 impl Bench {
     /// Consumes a hint; its event is `msg_<offset>` unless given.
-    fn hint(&mut self, key: &str, op: Op, row: Option<&str>, event: Option<&str>) -> Vec<Settled> {
+    pub(super) fn hint(&mut self, key: &str, op: Op, row: Option<&str>, event: Option<&str>) -> Vec<Settled> {
         let position = self.position();
         let event = event.map_or_else(|| format!("msg_{}", position.offset), str::to_owned);
         let hint = Hint {
@@ -105,7 +108,7 @@ impl Bench {
         self.stage.accept(record, self.now)
     }
 
-    fn update(&mut self, key: &str) {
+    pub(super) fn update(&mut self, key: &str) {
         assert!(self.hint(key, Op::Update, None, None).is_empty(), "{key} was settled at once");
     }
 
@@ -122,14 +125,14 @@ impl Bench {
         settled.remove(0)
     }
 
-    fn position(&mut self) -> Position {
+    pub(super) fn position(&mut self) -> Position {
         self.offset += 1;
         let partition = Partition { topic: "bigcommerce.main.webhooks".into(), number: 0 };
         Position { partition, offset: self.offset }
     }
 
     /// Does everything that is due until `lasts` is over.
-    fn pass(&mut self, lasts: Duration) -> Vec<Settled> {
+    pub(super) fn pass(&mut self, lasts: Duration) -> Vec<Settled> {
         let end = self.now + lasts;
         let mut settled = Vec::new();
         loop {
@@ -146,24 +149,24 @@ impl Bench {
         settled
     }
 
-    fn answer(&self, answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+    pub(super) fn answer(&self, answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
         *self.fake.answers.lock().unwrap() = Box::new(answers);
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.fake.asked.lock().unwrap())
     }
 }
 
-const SECONDS: Duration = Duration::from_secs(3);
+pub(super) const SECONDS: Duration = Duration::from_secs(3);
 
-fn reply(answer: Answer, status: u16, body: &Value) -> Reply {
+pub(super) fn reply(answer: Answer, status: u16, body: &Value) -> Reply {
     let body = Bytes::from(body.to_string());
     Reply { answer, status, body, request_id: None, detail: format!("status {status}") }
 }
 
 /// All products that are asked for are there, and nothing else is.
-fn healthy(request: &Request) -> Reply {
+pub(super) fn healthy(request: &Request) -> Reply {
     let path = request.path.as_str();
     if !path.starts_with("/v3/catalog/products") {
         return reply(Answer::Done, 200, &json!({ "data": [] }));
@@ -191,13 +194,13 @@ fn refusing(bad: &'static [&'static str]) -> impl Fn(&Request) -> Reply {
     }
 }
 
-fn header<'a>(record: &'a OutRecord, name: &str) -> &'a str {
+pub(super) fn header<'a>(record: &'a OutRecord, name: &str) -> &'a str {
     let found = record.headers.iter().rev().find(|(found, _)| found == name);
     found.map_or("", |(_, value)| std::str::from_utf8(value).unwrap())
 }
 
 /// `topic/key` of what is published, without the ledger; the bridge's own prefix is left out.
-fn published(settled: &[Settled]) -> Vec<String> {
+pub(super) fn published(settled: &[Settled]) -> Vec<String> {
     let records = settled.iter().flat_map(|settled| &settled.records);
     let key = |r: &OutRecord| String::from_utf8(r.key.clone().unwrap().to_vec()).unwrap();
     let name = |r: &OutRecord| format!("{}/{}", r.topic.strip_prefix("bigcommerce.main.").unwrap(), key(r));
@@ -207,7 +210,7 @@ fn published(settled: &[Settled]) -> Vec<String> {
     names
 }
 
-fn offsets(settled: &[Settled]) -> Vec<i64> {
+pub(super) fn offsets(settled: &[Settled]) -> Vec<i64> {
     let mut offsets: Vec<i64> = settled.iter().flat_map(|s| &s.positions).map(|p| p.offset).collect();
     offsets.sort_unstable();
     offsets
