@@ -124,7 +124,8 @@ fn same(a: &impl Debug, b: &impl Debug) -> bool {
 /// What differs and cannot while the process runs, as mistakes.
 pub(super) fn fixed(old: &Settings, new: &Settings) -> Vec<MistakeRow> {
     // Stores and what flows between them and Kafka can be changed; warnings are no settings.
-    let Settings { kafka, receiver, console, stores: _, incoming: _, outgoing: _, warnings: _ } = old;
+    let Settings { kafka, receiver, console, stores: _, incoming: _, outgoing: _, warnings: _, catalog: _ } =
+        old;
     let mut keys = of_kafka(kafka, &new.kafka);
     keys.extend(of_receiver(receiver, &new.receiver));
     let ConsoleSettings { listen, token: _ } = console;

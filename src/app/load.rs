@@ -42,8 +42,8 @@ impl Load {
 }
 
 /// The catalogue that belongs to settings: the one place that decides it.
-fn catalog_of(_settings: &Settings) -> Result<Catalog> {
-    Ok(Catalog::embedded()?)
+fn catalog_of(settings: &Settings) -> Result<Catalog> {
+    Ok(Catalog::embedded()?.with_rows(&settings.catalog)?)
 }
 
 /// What is in force now, for work that is not one store's: the scheduler's, the console's. A reload replaces it as a

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{Health, PartState};
-use crate::bigcommerce::{StopReason, StoreClient};
+use crate::bigcommerce::StoreClient;
 use crate::incoming::meter::{Meter, Suppressed};
 use crate::model::dead_letter;
 use crate::model::hint::Op;
@@ -14,44 +14,32 @@ use crate::outgoing;
 use crate::runtime::runner::Watch;
 use crate::telemetry::Metrics;
 
-/// The callback by which a store says that the app whose token we hold was uninstalled.
-const UNINSTALLED: &str = "store/app/uninstalled";
-
-/// Feeds the incoming path's counts into the metrics, and hears what a callback says of the store as a whole.
-pub(super) struct IncomingMeter {
-    pub(super) metrics: Metrics,
-    pub(super) client: Arc<StoreClient>,
-}
+/// Feeds the incoming path's counts into the metrics.
+pub(super) struct IncomingMeter(pub(super) Metrics);
 
 impl Meter for IncomingMeter {
-    fn taken(&self, scope: &str) {
-        if scope == UNINSTALLED {
-            self.client.stop(StopReason::Uninstalled);
-        }
-    }
-
     fn published(&self, entity: &str, op: Op, hints: usize, latency: Option<Duration>) {
-        self.metrics.hydrated(entity, op.code());
-        self.metrics.hints("published", hints);
+        self.0.hydrated(entity, op.code());
+        self.0.hints("published", hints);
         if let Some(latency) = latency {
-            self.metrics.hydration_latency(latency);
+            self.0.hydration_latency(latency);
         }
     }
 
     fn repaired(&self, store: &str, entity: &str, records: usize) {
-        self.metrics.sweep_repaired(store, entity, records);
+        self.0.sweep_repaired(store, entity, records);
     }
 
     fn suppressed(&self, _entity: &str, why: Suppressed, hints: usize) {
-        self.metrics.hints(why.name(), hints);
+        self.0.hints(why.name(), hints);
     }
 
     fn dead_letter(&self, _reason: Reason, hints: usize) {
-        self.metrics.hints("dead_letter", hints);
+        self.0.hints("dead_letter", hints);
     }
 
     fn retried(&self, entity: &str) {
-        self.metrics.reread(entity);
+        self.0.reread(entity);
     }
 }
 

@@ -136,7 +136,7 @@ impl App {
             warn!("settings: {warning}");
         }
         let clients = stores::clients(&settings, Some(&metrics))?;
-        let in_force = watch::Sender::new(Arc::new(InForce { load: load.clone(), clients }));
+        let in_force = watch::Sender::new(Arc::new(InForce { load, clients }));
         let (reloader, orders) = Reloader::channel();
         let mut lifecycle = Lifecycle::new();
         let signals = signals::Signals::new(in_force.subscribe());
@@ -160,7 +160,8 @@ impl App {
         }
         let (receiver, doors) = match options.has(Role::Receiver) {
             true => {
-                let (receiver, doors) = receiving::bind(&load, &cluster.client, &metrics).await?;
+                let (receiver, doors) =
+                    receiving::bind(in_force.subscribe(), &cluster.client, &metrics).await?;
                 (Some(receiver), Some(doors))
             }
             false => (None, None),

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Entity, Scope};
-use crate::config::EntityNames;
+use serde_json::Value;
+
+use crate::catalog::{BadCatalog, Catalog, Entity, Fault, Scope};
+use crate::config::{EntityNames, RowFault};
 
 impl EntityNames for Catalog {
     fn resolve(&self, name: &str) -> Option<String> {
@@ -45,5 +47,17 @@ impl EntityNames for Catalog {
 
     fn actions(&self, entity: &str) -> Vec<String> {
         self.entity(entity).map(|e| e.action.iter().map(|a| a.name.clone()).collect()).unwrap_or_default()
+    }
+
+    fn is_readable(&self, entity: &str) -> bool {
+        self.entity(entity).is_some_and(|entity| entity.is_readable())
+    }
+
+    fn with_rows(&self, rows: &[Value]) -> Result<Box<dyn EntityNames>, Vec<RowFault>> {
+        let fault = |fault: Fault| RowFault { entity: fault.entity, what: fault.what };
+        match Catalog::with_rows(self, rows) {
+            Ok(catalog) => Ok(Box::new(catalog)),
+            Err(BadCatalog(faults)) => Err(faults.into_iter().map(fault).collect()),
+        }
     }
 }

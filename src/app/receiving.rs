@@ -11,12 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use http::HeaderName;
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::info;
 
 use super::changes::same_headers;
 use super::intake::KafkaIntake;
-use super::load::Load;
+use super::load::{InForce, Load};
 use super::stores;
 use crate::config::{Settings, StoreSettings};
 use crate::kafka::append::IntakeProducer;
@@ -49,10 +50,11 @@ pub(super) struct Doors {
 
 /// Takes the port; nothing is served yet.
 pub(super) async fn bind(
-    load: &Load,
+    stores: watch::Receiver<Arc<InForce>>,
     kafka: &ClientSettings,
     metrics: &Metrics,
 ) -> Result<(Receiver<Intake>, Doors)> {
+    let load = stores.borrow().load.clone();
     let settings = &load.settings.receiver;
     let mut config = ReceiverConfig::new(settings.listen, auths(&load.settings, &BTreeMap::new())?);
     config.max_behind = settings.past_window;
@@ -70,7 +72,7 @@ pub(super) async fn bind(
     let appender = Arc::new(IntakeProducer::new(kafka.clone(), APPEND_DEADLINE)?);
     // The first callback has 300 ms, which finding the partitions would use up.
     appender.warm(topics.values().map(|topics| topics.intake.to_string()).collect()).await?;
-    let intake = Arc::new(KafkaIntake::new(load.catalog.clone(), topics, appender.clone()));
+    let intake = Arc::new(KafkaIntake::new(load.catalog.clone(), topics, appender.clone(), stores));
     let counts = ReceiverMetrics::default();
     metrics.register(|registry| counts.register(registry));
     let clock = Arc::new(|| SystemClock.wall_ms());

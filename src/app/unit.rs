@@ -141,12 +141,11 @@ impl Plan {
     fn incoming(&self, drain: Drain) -> Result<Running> {
         let Load { settings, catalog } = &self.load;
         let topics = StoreTopics::of(settings, &self.store);
-        let metrics = self.ground.metrics.clone();
         let stage = Incoming::new(
             incoming::settings(settings, self.settings(), catalog, &topics),
             catalog.clone(),
             self.client.clone(),
-            Arc::new(IncomingMeter { metrics, client: self.client.clone() }),
+            Arc::new(IncomingMeter(self.ground.metrics.clone())),
             Arc::new(|| SystemClock.wall_ms()),
         );
         self.run(INCOMING, &[&topics.intake], stage, drain)

@@ -14,6 +14,8 @@ mod scopes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use serde::Deserialize as _;
+
 pub use row::{
     Action, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, List, ManyStyle, Pages, ReadMany,
     Resolve, Scope, Since, Target, When,
@@ -127,6 +129,27 @@ impl Catalog {
             Ok(_) => Err(BadCatalog(faults)),
             Err(BadCatalog(more)) => Err(BadCatalog(faults.into_iter().chain(more).collect())),
         }
+    }
+
+    /// As [`Catalog::with`], of rows as a config has them.
+    ///
+    /// # Errors
+    /// All faults found; of a row without a name, the entity is `row N`, counted from 1.
+    pub fn with_rows(&self, rows: &[serde_json::Value]) -> Result<Self, BadCatalog> {
+        let mut entities = Vec::with_capacity(rows.len());
+        let mut faults = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            let name = row.get("name").and_then(serde_json::Value::as_str).map(str::to_owned);
+            match Entity::deserialize(row) {
+                Ok(entity) => entities.push(entity),
+                Err(error) => faults.push(Fault {
+                    entity: name.unwrap_or_else(|| format!("row {}", at + 1)),
+                    what: error.to_string(),
+                }),
+            }
+        }
+        // Rows that refer to one that could not be read would be blamed for it.
+        if faults.is_empty() { self.with(entities) } else { Err(BadCatalog(faults)) }
     }
 
     fn of(entities: Vec<Arc<Entity>>, own: Vec<String>) -> Result<Self, BadCatalog> {

@@ -1,4 +1,7 @@
-//! `bcbridge catalog`: what can be subscribed and published, and how.
+//! `bcbridge catalog`: what can be subscribed, polled and written, and how.
+//!
+//! Where there are settings, their own rows of the catalogue are among those shown. Settings that are unsound are no
+//! reason to show nothing, unless they were named.
 
 use std::process::ExitCode;
 
@@ -6,69 +9,203 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Output, say};
-use crate::catalog::{Catalog, Entity};
+use super::{ConfigArg, EXIT_CONFIG, EXIT_USAGE, Output, say};
+use crate::catalog::{Catalog, Entity, List, Scope};
+use crate::config::{self, ConfigErrors};
 
 /// What to show.
 #[derive(Debug, Subcommand)]
 pub(super) enum CatalogCommand {
     /// All entities.
-    Entities,
-    /// All webhook scopes.
-    Scopes,
+    Entities(ConfigArg),
+    /// All webhook scopes, and the wildcards that can be subscribed to.
+    Scopes(ConfigArg),
     /// One entity.
     Show {
         /// Its name or an alias.
         entity: String,
+        #[command(flatten)]
+        config: ConfigArg,
     },
 }
 
 pub(super) fn run(command: &CatalogCommand, output: Output) -> Result<ExitCode> {
-    let catalog = Catalog::embedded()?;
-    match command {
-        CatalogCommand::Entities => {
-            print(catalog.entities().iter().map(|e| entity_row(e)).collect(), output)?;
+    let (CatalogCommand::Entities(config)
+    | CatalogCommand::Scopes(config)
+    | CatalogCommand::Show { config, .. }) = command;
+    let catalog = match merged(config)? {
+        Ok(catalog) => catalog,
+        Err(code) => return Ok(code),
+    };
+    match (command, output) {
+        (CatalogCommand::Entities(_), Output::Json) => {
+            say_all(catalog.entities().iter().map(|entity| entity_json(&catalog, entity)))
         }
-        CatalogCommand::Scopes => {
-            let rows = catalog.entities().iter().flat_map(|entity| {
-                entity.scope.iter().map(|scope| {
-                    json!({ "scope": scope.name, "entity": entity.name, "op": scope.op.participle() })
-                })
-            });
-            print(rows.collect(), output)?;
-        }
-        CatalogCommand::Show { entity } => {
-            let known = || catalog.entities().iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ");
+        (CatalogCommand::Entities(_), Output::Table) => say(format_args!("{}", entity_table(&catalog))),
+        (CatalogCommand::Scopes(_), Output::Json) => say_all(scopes_json(&catalog)),
+        (CatalogCommand::Scopes(_), Output::Table) => say(format_args!("{}", scope_table(&catalog))),
+        (CatalogCommand::Show { entity, .. }, _) => {
             let Some(found) = catalog.entity(entity) else {
-                eprintln!("error: the entity {entity:?} is not in the catalogue; known are {}", known());
-                return Ok(ExitCode::from(super::EXIT_USAGE));
+                eprintln!(
+                    "error: the entity {entity:?} is not in the catalogue; `bcbridge catalog entities` lists all"
+                );
+                return Ok(ExitCode::from(EXIT_USAGE));
             };
-            say(format_args!("{:#}", details(found)))?;
+            say(format_args!("{:#}", details(&catalog, found)))
         }
-    }
+    }?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn entity_row(entity: &Entity) -> Value {
+/// The built-in catalogue with the rows of the settings, where there are any.
+fn merged(config: &ConfigArg) -> Result<Result<Catalog, ExitCode>> {
+    let catalog = Catalog::embedded()?;
+    let env = |name: &str| std::env::var(name).ok();
+    let found = config::find(config.config.as_deref(), &env);
+    match found.and_then(|source| config::load_source(&source, &env, &catalog)) {
+        Ok(settings) => Ok(Ok(catalog.with_rows(&settings.catalog)?)),
+        Err(ConfigErrors::Absent { .. }) => Ok(Ok(catalog)),
+        Err(errors) if config.config.is_some() => {
+            eprintln!("{errors}");
+            Ok(Err(ExitCode::from(EXIT_CONFIG)))
+        }
+        Err(_) => {
+            eprintln!(
+                "warning: the settings have mistakes (see `bcbridge validate`): these are the built-in rows"
+            );
+            Ok(Ok(catalog))
+        }
+    }
+}
+
+fn say_all(rows: impl Iterator<Item = Value>) -> Result<()> {
+    say(format_args!("{:#}", rows.collect::<Value>()))
+}
+
+fn names(scopes: &[Scope]) -> Vec<&str> {
+    scopes.iter().map(|scope| scope.name.as_str()).collect()
+}
+
+fn entity_json(catalog: &Catalog, entity: &Entity) -> Value {
     json!({
         "entity": entity.name,
-        "scope": entity.scope.iter().map(|scope| scope.name.as_str()).collect::<Vec<_>>(),
+        "doc": entity.doc,
+        "scope": names(&entity.scope),
         "actions": entity.action.iter().map(|action| action.name.as_str()).collect::<Vec<_>>(),
         "paths": paths(entity),
+        "webhook": has_webhook(catalog, entity),
+        "poll": entity.list.as_ref().map(poll),
+        "own": catalog.is_own(&entity.name),
+    })
+}
+
+/// Whether any callback leads to a read of it.
+fn has_webhook(catalog: &Catalog, entity: &Entity) -> bool {
+    let (_, beside) = catalog.scopes_of(&entity.name);
+    entity.scope.iter().any(|scope| scope.not_readable.is_none()) || !beside.is_empty()
+}
+
+fn poll(list: &List) -> Value {
+    json!({
+        "path": list.path,
+        "over": list.over,
+        "by": list.since.as_ref().map(|since| since.param.as_str()),
     })
 }
 
 fn paths(entity: &Entity) -> Vec<String> {
-    let one = entity.read.one.iter().map(|path| format!("GET {path}"));
-    let many = entity.read.many.iter().map(|many| format!("GET {}", many.path));
+    let one = entity.read.one.as_deref();
+    let many = entity.read.many.as_ref().map(|many| many.path.as_str());
+    let list = entity.list.as_ref().map(|list| list.path.as_str());
+    let included = entity.include.iter().filter_map(|include| include.path.as_deref());
+    let found = entity.resolve.iter().map(|resolve| resolve.many.path.as_str());
+    let reads = one.into_iter().chain(many).chain(list).chain(included).chain(found);
     let writes = entity
         .action
         .iter()
         .filter_map(|action| Some(format!("{} {}", action.method?.as_str(), action.path.as_deref()?)));
-    one.chain(many).chain(writes).collect()
+    let mut all: Vec<String> = Vec::new();
+    for path in reads.map(|path| format!("GET {path}")).chain(writes) {
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+    all
 }
 
-fn details(entity: &Entity) -> Value {
+fn entity_table(catalog: &Catalog) -> comfy_table::Table {
+    let mut table = table(["entity", "webhook", "polled", "actions", "what"]);
+    for entity in catalog.entities() {
+        let polled = match &entity.list {
+            Some(List { since: Some(_), .. }) => "by date",
+            Some(List { over: Some(_), .. }) => "in full, by parent",
+            Some(_) => "in full",
+            None => "",
+        };
+        let own = if catalog.is_own(&entity.name) { " (own)" } else { "" };
+        let actions = entity.action.iter().map(|action| action.name.as_str()).collect::<Vec<_>>().join(", ");
+        table.add_row([
+            format!("{}{own}", entity.name),
+            if has_webhook(catalog, entity) { "yes".into() } else { String::new() },
+            polled.to_owned(),
+            actions,
+            entity.doc.clone(),
+        ]);
+    }
+    table
+}
+
+fn scopes_json(catalog: &Catalog) -> impl Iterator<Item = Value> {
+    let scopes = catalog.entities().iter().flat_map(|entity| {
+        entity.scope.iter().map(|scope| {
+            let also: Vec<&str> = scope.also.iter().map(|target| target.entity.as_str()).collect();
+            let paths = if scope.not_readable.is_none() { paths(entity) } else { Vec::new() };
+            json!({
+                "scope": scope.name,
+                "entity": entity.name,
+                "op": scope.op.participle(),
+                "also": also,
+                "actions": entity.action.iter().map(|action| action.name.as_str()).collect::<Vec<_>>(),
+                "paths": paths,
+                "not_readable": scope.not_readable,
+                "wildcard": false,
+            })
+        })
+    });
+    let wildcards = catalog
+        .wildcards()
+        .iter()
+        .map(|wildcard| json!({ "scope": wildcard.name, "wildcard": true, "brings": wildcard.brings }));
+    scopes.chain(wildcards)
+}
+
+fn scope_table(catalog: &Catalog) -> comfy_table::Table {
+    let mut table = table(["scope", "entity", "op", "note"]);
+    for (entity, scope) in catalog.entities().iter().flat_map(|e| e.scope.iter().map(move |scope| (e, scope)))
+    {
+        let also = scope.also.iter().map(|target| target.entity.as_str()).collect::<Vec<_>>().join(", ");
+        let note = match &scope.not_readable {
+            Some(why) => format!("nothing to read: {why}"),
+            None if also.is_empty() => String::new(),
+            None => format!("also about {also}"),
+        };
+        table.add_row([scope.name.as_str(), &entity.name, scope.op.participle(), &note]);
+    }
+    for wildcard in catalog.wildcards() {
+        let note = format!("wildcard for {} of these", wildcard.brings.len());
+        table.add_row([wildcard.name.as_str(), "", "", &note]);
+    }
+    table
+}
+
+fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.set_header(header);
+    table
+}
+
+fn details(catalog: &Catalog, entity: &Entity) -> Value {
+    let mut row = entity_json(catalog, entity);
     let actions: Vec<Value> = entity
         .action
         .iter()
@@ -83,40 +220,22 @@ fn details(entity: &Entity) -> Value {
             })
         })
         .collect();
-    let includes: Vec<Value> =
-        entity.include.iter().map(|i| json!({ "name": i.name, "default": i.default })).collect();
-    json!({
-        "entity": entity.name,
-        "aliases": entity.aliases,
-        "doc": entity.doc,
-        "scope": entity.scope.iter().map(|scope| scope.name.as_str()).collect::<Vec<_>>(),
-        "actions": actions,
-        "include": includes,
-        "paths": paths(entity),
-        "oauth": entity.oauth,
-    })
-}
-
-fn print(rows: Vec<Value>, output: Output) -> Result<()> {
-    if output == Output::Json {
-        return say(format_args!("{:#}", Value::Array(rows)));
-    }
-    let mut table = comfy_table::Table::new();
-    if let Some(Value::Object(first)) = rows.first() {
-        table.set_header(first.keys());
-    }
-    for row in rows {
-        if let Value::Object(row) = row {
-            table.add_row(row.into_iter().map(|(_, value)| cell(&value)));
-        }
-    }
-    say(format_args!("{table}"))
-}
-
-fn cell(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join("\n"),
-        other => other.to_string(),
-    }
+    let includes: Vec<Value> = entity
+        .include
+        .iter()
+        .map(|include| json!({ "name": include.name, "default": include.default, "path": include.path }))
+        .collect();
+    let unread = entity.scope.iter().filter_map(|s| Some((s.name.clone(), json!(s.not_readable.as_ref()?))));
+    let (_, beside) = catalog.scopes_of(&entity.name);
+    row["aliases"] = json!(entity.aliases);
+    row["actions"] = actions.into();
+    row["include"] = includes.into();
+    row["beside"] = json!(beside);
+    row["not_readable"] = Value::Object(unread.collect());
+    row["key"] = json!(entity.key);
+    row["ids"] = json!(entity.ids);
+    row["version"] = json!(entity.version);
+    row["default"] = json!(entity.default);
+    row["oauth"] = json!(entity.oauth);
+    row
 }

@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Products of the sample catalogue.
     #[arg(long)]
     products: Option<u32>,
+    /// Plain products on top, made quickly and kept small: for stores of any size.
+    #[arg(long)]
+    bulk_products: Option<u32>,
     /// How many times faster than BigCommerce's the retry ladder and the block rule run.
     #[arg(long)]
     time_scale: Option<f64>,
@@ -61,6 +64,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     config.quota = args.quota.unwrap_or(config.quota);
     config.window = args.window_seconds.map_or(config.window, Duration::from_secs_f64);
     config.products = args.products.unwrap_or(config.products);
+    config.bulk_products = args.bulk_products.unwrap_or(config.bulk_products);
     config.time_scale = args.time_scale.unwrap_or(config.time_scale);
     config.store_hash = args.store_hash.unwrap_or(config.store_hash);
     config.access_token = args.access_token.unwrap_or(config.access_token);

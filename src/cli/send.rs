@@ -124,7 +124,7 @@ fn command(args: &Args, settings: &Settings) -> Result<Command> {
     if settings.store(&args.store).is_none() {
         bail!("the store {:?} is not configured; configured are {}", args.store, known());
     }
-    let catalog = Catalog::embedded()?;
+    let catalog = Catalog::embedded()?.with_rows(&settings.catalog)?;
     let entity = catalog
         .entity(&args.entity)
         .with_context(|| format!("the entity {:?} is not in the catalogue", args.entity))?;

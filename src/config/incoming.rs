@@ -108,7 +108,7 @@ fn entry(
     if section.get("entity").is_none() {
         section.missing(cx, "entity", "the name of an entity of the catalogue");
     }
-    let entity = entity(cx, section);
+    let entity = readable(cx, section);
     // Without an entity the rest is still read: its mistakes belong into the same report.
     let known = entity.clone().unwrap_or_default();
     let base = plain(cx, known.clone(), kafka);
@@ -147,6 +147,19 @@ fn entry(
         entity: known,
     };
     entity.map(|_| settings)
+}
+
+/// The catalogue's name of an `entity:` that can be read.
+fn readable(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<String> {
+    let name = entity(cx, section)?;
+    if cx.names.is_readable(&name) {
+        return Some(name);
+    }
+    let node = section.get("entity")?;
+    let message = format!("`{}` is `{name}`, of which nothing can be read", section.path_of("entity"));
+    let mistake = Mistake::new(&node.at, message, "an entity that the management API reads");
+    cx.wrong(mistake.help(format!("`bcbridge catalog show {name}` says what it is")));
+    None
 }
 
 /// The catalogue's name of `entity:`, or a note with what was probably meant.

@@ -12,9 +12,10 @@ use super::section::{Reading, Section};
 use super::settings::Settings;
 use super::template::{Fill, Hole, Template};
 use super::tree::{self, Node, Place, Value};
-use super::{incoming, kafka, outgoing, receiver, stores, values};
+use super::{catalog, incoming, kafka, outgoing, receiver, stores, values};
 
-pub(super) const KEYS: &[&str] = &["kafka", "receiver", "console", "stores", "incoming", "outgoing"];
+pub(super) const KEYS: &[&str] =
+    &["kafka", "receiver", "console", "catalog", "stores", "incoming", "outgoing"];
 
 /// A thousand stores with their mappings fit; a data file does not.
 const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -109,12 +110,19 @@ fn load_text(
     })?;
     // Before variables are put in: a place is hidden for what it is, not for what became of it.
     let secrets = secret_places(&root);
+    let merged;
     let mut cx = Reading { names, dir, mistakes: Vec::new(), warnings: Vec::new() };
     expand_tree(&mut root, env, &mut |at, unset| {
         cx.mistakes.push(Mistake::new(at, unset.message, unset.allowed).help(unset.help));
     });
     written_secrets(&root, &mut cx);
+    let rows = catalog::read(&mut cx, &root);
+    if let Some(rows) = &rows {
+        merged = catalog::merge(&mut cx, rows);
+        cx.names = merged.as_deref().unwrap_or(names);
+    }
     let settings = read(&mut cx, &root);
+    let settings = Settings { catalog: rows.map(|rows| rows.values).unwrap_or_default(), ..settings };
     if cx.mistakes.is_empty() {
         return Ok(Settings { warnings: cx.warnings, ..settings });
     }
@@ -155,6 +163,7 @@ fn read(cx: &mut Reading<'_>, root: &Node) -> Settings {
         outgoing: outgoing::read(cx, &section, &kafka, &stores),
         kafka,
         stores,
+        catalog: Vec::new(),
         warnings: Vec::new(),
     };
     // Comparing halves of settings would only repeat the mistakes found so far.

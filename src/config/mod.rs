@@ -5,6 +5,7 @@
 //! first mistake, never prints a secret, never reads a clock or the network. Fails with every mistake at once,
 //! each with its place, what was found, what is allowed and what to do.
 
+mod catalog;
 pub mod defaults;
 mod expand;
 mod incoming;
@@ -24,7 +25,7 @@ mod values;
 
 pub use load::{Source, find, load, load_source, load_str};
 pub use mistake::{ConfigErrors, Mistake, MistakeRow, Mistakes};
-pub use names::EntityNames;
+pub use names::{EntityNames, RowFault};
 pub use raw::schema;
 pub(crate) use section::closest;
 pub use settings::*;

@@ -1,6 +1,15 @@
 //! What the settings need to know about entities. The catalogue answers; a trait keeps this module free of it,
 //! and lets a test bring three entities of its own.
 
+/// What is wrong with a row of the user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowFault {
+    /// The entity's name; of a row without one, `row N`, counted from 1.
+    pub entity: String,
+    /// One clause.
+    pub what: String,
+}
+
 /// Names known to the catalogue. Every method takes the name as it stands in the catalogue, except
 /// [`EntityNames::resolve`], which takes what a person wrote.
 pub trait EntityNames {
@@ -25,5 +34,17 @@ pub trait EntityNames {
     /// The entities that are bridged when the file has no `incoming`.
     fn incoming_default(&self) -> Vec<String> {
         self.all().into_iter().filter(|entity| !self.scopes(entity).is_empty()).collect()
+    }
+    /// Whether anything says how an entity is read.
+    fn is_readable(&self, _entity: &str) -> bool {
+        true
+    }
+    /// The names of a catalogue that has these rows as well, or in the place of its own.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the rows.
+    fn with_rows(&self, rows: &[serde_json::Value]) -> Result<Box<dyn EntityNames>, Vec<RowFault>> {
+        let fault = |at| RowFault { entity: format!("row {at}"), what: "no row can be added here".into() };
+        Err((1..=rows.len()).map(fault).collect())
     }
 }

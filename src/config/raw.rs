@@ -18,13 +18,24 @@ pub(super) struct Root {
     receiver: Option<Receiver>,
     /// The listener of the console, the metrics and the API.
     console: Option<Console>,
+    /// Rows beside those of the built-in catalogue, or in their place.
+    catalog: Option<Catalog>,
     /// The stores; one or more.
     #[schemars(length(min = 1))]
     stores: Vec<Store>,
-    /// BigCommerce to Kafka, one entry per entity. Without it, every entity that has webhooks.
+    /// BigCommerce to Kafka, one entry per entity. Without it: products, variants, categories, stock, customers, orders,
+    /// shipments and carts.
     incoming: Option<Vec<Incoming>>,
     /// Kafka to BigCommerce. Without it, the command topic of every store; `[]` for none.
     outgoing: Option<Vec<Outgoing>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct Catalog {
+    /// Rows with the fields of the built-in ones: `name`, `doc`, `key`, `ids`, `read`, `list`, `scope`... A row of a
+    /// known name takes that one's place, wholly.
+    entities: Option<Vec<BTreeMap<String, serde_json::Value>>>,
 }
 
 #[derive(JsonSchema)]
@@ -329,7 +340,7 @@ pub fn schema() -> serde_json::Value {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::{incoming, kafka, load, outgoing, receiver, stores};
+    use super::super::{catalog, incoming, kafka, load, outgoing, receiver, stores};
     use super::*;
 
     #[test]
@@ -342,6 +353,7 @@ mod tests {
         };
         check(&schema, load::KEYS);
         let read = [
+            ("Catalog", catalog::KEYS),
             ("Kafka", kafka::KEYS),
             ("Topics", kafka::TOPIC_KEYS),
             ("Names", kafka::NAME_KEYS),

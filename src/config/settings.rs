@@ -28,6 +28,9 @@ pub struct Settings {
     pub incoming: Vec<IncomingSettings>,
     /// Kafka to BigCommerce: one entry per consumed topic.
     pub outgoing: Vec<OutgoingSettings>,
+    /// Rows that the user adds to the catalogue, or puts in the place of its own; the rest was checked against the
+    /// catalogue that has them.
+    pub catalog: Vec<serde_json::Value>,
     /// What is allowed but deserves a look; whoever loads the settings shows them once, loudly.
     pub warnings: Vec<String>,
 }

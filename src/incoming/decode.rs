@@ -153,12 +153,6 @@ pub fn intake_records(catalog: &Catalog, topics: &IntakeTopics, received: &Recei
     callback.triggers.into_iter().map(hint).chain(rest).collect()
 }
 
-/// Whether the store sends the bridge away with this callback: its token is void from now on.
-pub fn stops_store(catalog: &Catalog, body: &[u8]) -> bool {
-    let body = parse(body).ok();
-    body.is_some_and(|body| catalog.scope(&body.scope).is_some_and(|(_, scope)| scope.stops_store))
-}
-
 /// A callback that gives nothing to read never stood on the intake: its letter says partition -1, offset -1.
 fn put_aside(topics: &IntakeTopics, received: &Received, why: &NotUnderstood) -> OutRecord {
     let event = received.event_id.as_ref().map(|event| Bytes::copy_from_slice(event.as_bytes()));

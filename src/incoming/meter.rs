@@ -7,8 +7,6 @@ use crate::model::reason::Reason;
 
 /// Takes the counts of the path; one implementation feeds the metrics, tests use `()`.
 pub trait Meter: Send + Sync {
-    /// A hint of a callback of this scope was taken in hand; told before anything else of it, and once per delivery.
-    fn taken(&self, _scope: &str) {}
     /// A record was settled for publication; `latency` runs from the reception of the first callback, if there is
     /// one among the hints.
     fn published(&self, entity: &str, op: Op, hints: usize, latency: Option<Duration>);

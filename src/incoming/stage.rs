@@ -137,7 +137,6 @@ impl<S: Store> Incoming<S> {
 
     /// Takes a hint into its line, or settles it at once.
     fn take(&mut self, hint: Hint, record: InRecord, now: Instant) -> Option<Settled> {
-        self.meter.taken(&hint.trigger.scope);
         let entity = hint.trigger.key.entity.clone();
         if self.memory.has(&hint) {
             self.meter.suppressed(&entity, Suppressed::Duplicate, 1);

@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 
 use super::core::Core;
 use super::deliver::{Delivery, DeliveryStats};
-use super::events::Op;
+use super::events::{Event, Op};
 use super::faults::Profile;
 use super::history::{Request, Stats, Write};
-use super::mutate;
 use super::query::Query;
 use super::reply::Reply;
+use super::{mutate, scopes, seed, specs};
 
 /// Changes made under one lock, so that API calls are not held up by a long bulk change.
 const CHUNK: u64 = 500;
@@ -33,6 +33,12 @@ pub enum ControlError {
         found: String,
         /// What there is.
         allowed: String,
+    },
+    /// No callback carries such a scope.
+    #[error("no callback carries the scope '{found}'; give a payload to fire it all the same")]
+    UnknownScope {
+        /// What was asked for.
+        found: String,
     },
     /// There is no such row.
     #[error("there is no {entity} with id '{id}'")]
@@ -156,12 +162,68 @@ impl Control {
         self.core.with(|state| mutate::check_out(state, cart))
     }
 
+    /// Fires a callback of any scope. `about` names the ids and other fields of its payload; what is missing is invented.
+    /// With a `payload` in `about`, that is the data as it stands, and the scope may be any. Returns the data.
+    ///
+    /// # Errors
+    /// When no callback carries the scope.
+    pub fn emit(&self, scope: &str, about: Value) -> Result<Value, ControlError> {
+        let about = object(about);
+        let data = about.get("payload").cloned().or_else(|| scopes::payload(scope, &about));
+        let data = data.ok_or_else(|| ControlError::UnknownScope { found: scope.to_owned() })?;
+        self.core.with(|state| state.outbox.push(Event::new(scope, data.clone())));
+        Ok(data)
+    }
+
+    /// Takes the app off the store: its callback is fired, then the token is refused and its hooks are gone.
+    pub fn uninstall(&self) {
+        self.core.uninstall();
+    }
+
+    /// Lets the app in again after `uninstall`, without hooks.
+    pub fn reinstall(&self) {
+        self.core.reinstall();
+    }
+
+    /// Switches a hook off as the platform does after its last retry. False when there is no such active hook.
+    pub fn deactivate_hook(&self, id: u64) -> bool {
+        self.core.with(|state| state.hooks.deactivate(id))
+    }
+
+    /// Deletes a hook behind its owner's back. False when there is none.
+    pub fn delete_hook(&self, id: u64) -> bool {
+        self.core.with(|state| state.hooks.remove(id).is_some())
+    }
+
+    /// Adds plain products in bulk, without callbacks. Returns the first and the last id.
+    pub fn seed_products(&self, count: u32) -> (u64, u64) {
+        self.core.with(|state| seed::bulk::products(state, count))
+    }
+
+    /// Calls so far: by pattern of the path, then by method and status.
+    pub fn calls(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        self.core.log(|log| log.calls())
+    }
+
+    /// A page of the true rows of an entity, as `state` shows them: at most `limit` with ids above `after`.
+    ///
+    /// # Errors
+    /// When the entity is unknown.
+    pub fn state_page(
+        &self,
+        entity: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(String, Value)>, ControlError> {
+        self.core.with(|state| mutate::rows(state, entity, after, limit))
+    }
+
     /// The true rows of an entity as a plain GET would show them, by id.
     ///
     /// # Errors
     /// When the entity is unknown.
     pub fn state(&self, entity: &str) -> Result<BTreeMap<String, Value>, ControlError> {
-        self.core.with(|state| Ok(mutate::rows(state, entity)?.into_iter().collect()))
+        self.core.with(|state| Ok(mutate::rows(state, entity, None, usize::MAX)?.into_iter().collect()))
     }
 
     /// Every accepted API write, in order of effect.
@@ -243,6 +305,19 @@ fn once() -> u64 {
 }
 
 #[derive(Deserialize)]
+struct Emit {
+    scope: String,
+    #[serde(flatten)]
+    about: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bulk {
+    products: u32,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Shoppers {
     rate: f64,
@@ -255,7 +330,9 @@ fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Reply> {
 
 fn refused(error: &ControlError) -> Reply {
     let status = match error {
-        ControlError::UnknownEntity { .. } | ControlError::NoSuchRow { .. } => 404,
+        ControlError::UnknownEntity { .. }
+        | ControlError::UnknownScope { .. }
+        | ControlError::NoSuchRow { .. } => 404,
         ControlError::Refused { .. } => 422,
     };
     Reply::bare(status, json!({"error": error.to_string()}))
@@ -278,19 +355,24 @@ pub(crate) async fn answer(core: &Arc<Core>, method: &str, path: &str, query: &s
             json!({"quiet": quiet, "waited_ms": u64::try_from(begin.elapsed().as_millis()).unwrap_or(0)}),
         );
     }
-    if method == "GET" { show(&control, path) } else { act(&control, method, path, body) }
-        .unwrap_or_else(|reply| reply)
+    if method == "GET" {
+        show(&control, path, &Query::parse(query))
+    } else {
+        act(&control, method, path, body)
+    }
+    .unwrap_or_else(|reply| reply)
 }
 
-fn show(control: &Control, path: &str) -> Result<Reply, Reply> {
+fn show(control: &Control, path: &str, query: &Query) -> Result<Reply, Reply> {
     let json = |value: Result<Value, serde_json::Error>| {
         value
             .map(|value| Reply::bare(200, value))
             .map_err(|error| Reply::bare(500, json!({"error": error.to_string()})))
     };
     if let Some(entity) = path.strip_prefix("state/") {
-        let rows = control.state(entity).map_err(|error| refused(&error))?;
-        return json(serde_json::to_value(rows));
+        let limit = query.get("limit").and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
+        let rows = control.state_page(entity, query.get("after"), limit).map_err(|error| refused(&error))?;
+        return Ok(Reply::bare(200, Value::Object(rows.into_iter().collect())));
     }
     match path {
         "history" => json(serde_json::to_value(control.history())),
@@ -301,14 +383,38 @@ fn show(control: &Control, path: &str) -> Result<Reply, Reply> {
             stats["callbacks"] = serde_json::to_value(control.delivery_stats()).unwrap_or_default();
             Ok(Reply::bare(200, stats))
         }
+        "calls" => json(serde_json::to_value(control.calls())),
+        "entities" => Ok(Reply::bare(200, specs::all().iter().map(entity).collect())),
+        "scopes" => Ok(Reply::bare(200, scopes::all().into_iter().map(Value::from).collect())),
         "faults" => json(serde_json::to_value(&super::core::lock(&control.core.dice).profile)),
         _ => Err(unknown()),
     }
 }
 
+fn entity(spec: &specs::Spec) -> Value {
+    {
+        let item = spec.item.as_ref().filter(|_| !spec.hidden_item);
+        json!({"name": spec.name, "list": spec.collection, "lists": spec.lists, "item": item, "id": spec.id})
+    }
+}
+
 fn unknown() -> Reply {
-    let known = "GET state/{entity}, history, requests, deliveries, stats, faults; POST mutate, touch, shoppers, quiesce; PUT faults";
+    let known = "GET state/{entity}, entities, scopes, history, requests, calls, deliveries, stats, faults; POST mutate, \
+        touch, emit, seed, uninstall, reinstall, hooks/{id}/deactivate, shoppers, quiesce; PUT faults; DELETE hooks/{id}";
     Reply::bare(404, json!({"error": format!("there is no such control; known are {known}")}))
+}
+
+/// `POST hooks/{id}/deactivate` and `DELETE hooks/{id}`.
+fn act_on_hook(control: &Control, method: &str, path: &str) -> Option<Reply> {
+    let rest = path.strip_prefix("hooks/")?;
+    let (id, word) = rest.split_once('/').unwrap_or((rest, ""));
+    let id: u64 = id.parse().ok()?;
+    let done = match (method, word) {
+        ("POST", "deactivate") => control.deactivate_hook(id),
+        ("DELETE", "") => control.delete_hook(id),
+        _ => return None,
+    };
+    Some(Reply::empty(if done { 204 } else { 404 }))
 }
 
 fn act(control: &Control, method: &str, path: &str, body: &[u8]) -> Result<Reply, Reply> {
@@ -343,9 +449,29 @@ fn act(control: &Control, method: &str, path: &str, body: &[u8]) -> Result<Reply
             control.shoppers(shoppers.rate);
             Ok(Reply::bare(200, json!({"rate": shoppers.rate})))
         }
+        ("POST", "emit") => {
+            let emit: Emit = read(body)?;
+            let data =
+                control.emit(&emit.scope, Value::Object(emit.about)).map_err(|error| refused(&error))?;
+            Ok(Reply::bare(200, json!({"scope": emit.scope, "data": data})))
+        }
+        ("POST", "seed") => {
+            let bulk: Bulk = read(body)?;
+            let (first, last) = control.seed_products(bulk.products);
+            Ok(Reply::bare(200, json!({"first": first, "last": last})))
+        }
+        ("POST", "uninstall") => {
+            control.uninstall();
+            Ok(Reply::empty(204))
+        }
+        ("POST", "reinstall") => {
+            control.reinstall();
+            Ok(Reply::empty(204))
+        }
+        (_, path) if path.starts_with("hooks/") => act_on_hook(control, method, path).ok_or_else(unknown),
         ("PUT", "faults") => {
             control.faults(read(body)?);
-            show(control, "faults")
+            show(control, "faults", &Query::default())
         }
         _ => Err(unknown()),
     }

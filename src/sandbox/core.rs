@@ -3,9 +3,8 @@
 //! One lock for the store, one for each of the logs; none is held across an await. The order is always state first.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng as _;
@@ -37,6 +36,8 @@ pub(crate) struct Core {
     /// Changes a second that simulated shoppers make.
     pub(crate) rate: watch::Sender<f64>,
     requests: AtomicU64,
+    /// The app is off the store: its token is refused.
+    uninstalled: AtomicBool,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -53,7 +54,8 @@ impl Core {
         let api_url = format!("{base_uri}/stores/{}", config.store_hash);
         let mut state = State::new(config.seed, hooks, api_url, config.store_hash.clone());
         seed::fill(&mut state, &config);
-        state.set_lag(Duration::from_millis(config.profile.read_lag_ms));
+        let (single, list) = config.profile.lags();
+        state.set_lag(single, list);
         Ok(Core {
             base_uri,
             state: Mutex::new(state),
@@ -64,6 +66,7 @@ impl Core {
             deliverer: Arc::new(Deliverer::new(&config.client_secret, config.time_scale)?),
             rate: watch::Sender::new(0.0),
             requests: AtomicU64::new(0),
+            uninstalled: AtomicBool::new(false),
             config,
         })
     }
@@ -108,9 +111,25 @@ impl Core {
 
     /// Puts other faults in force.
     pub(crate) fn set_profile(&self, profile: Profile) {
-        let lag = Duration::from_millis(profile.read_lag_ms);
+        let (single, list) = profile.lags();
         lock(&self.dice).profile = profile;
-        self.with(|state| state.set_lag(lag));
+        self.with(|state| state.set_lag(single, list));
+    }
+
+    /// Tells the hooks that the app goes; from then on its token is refused and no other callback is sent.
+    pub(crate) fn uninstall(&self) {
+        self.uninstalled.store(true, Ordering::SeqCst);
+        self.with(|state| state.outbox.push(Event::new(UNINSTALLED, json!({"type": "store"}))));
+    }
+
+    /// Takes the token again; the hooks of before are gone.
+    pub(crate) fn reinstall(&self) {
+        self.with(|state| state.hooks.clear());
+        self.uninstalled.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_uninstalled(&self) -> bool {
+        self.uninstalled.load(Ordering::SeqCst)
     }
 
     /// Writes the history file through to the disk.
@@ -121,6 +140,9 @@ impl Core {
     }
 
     fn send(&self, state: &mut State, event: &Event) {
+        if self.is_uninstalled() && event.scope != UNINSTALLED {
+            return;
+        }
         let receivers: Vec<_> = state
             .hooks
             .receivers(&event.scope)
@@ -187,5 +209,7 @@ impl HookSwitch for Core {
     }
 }
 
+/// Tells that the app was taken off the store.
+const UNINSTALLED: &str = "store/app/uninstalled";
 /// Tells about a hook's failure; a hook on this scope never causes another.
 const EXCEPTION: &str = "store/hook/deliveryException";

@@ -29,6 +29,8 @@ pub struct Chance {
     pub only: Option<Only>,
     /// Only paths (from `/v2` or `/v3` on) that begin with this.
     pub path: Option<String>,
+    /// How often it strikes before it stops; without end when absent.
+    pub times: Option<u64>,
 }
 
 impl Chance {
@@ -49,6 +51,22 @@ impl Chance {
     pub fn path(mut self, path: &str) -> Chance {
         self.path = Some(path.to_owned());
         self
+    }
+
+    /// The same, a number of times only.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Chance {
+        self.times = Some(times);
+        self
+    }
+
+    /// Draws for one request, and counts the strike.
+    fn strikes(&mut self, rng: &mut StdRng, is_read: bool, path: &str) -> bool {
+        let hit = self.times != Some(0) && self.covers(is_read, path) && rng.random::<f64>() < self.share;
+        if let (true, Some(times)) = (hit, &mut self.times) {
+            *times -= 1;
+        }
+        hit
     }
 
     fn covers(&self, is_read: bool, path: &str) -> bool {
@@ -93,6 +111,10 @@ impl Delay {
 pub struct Profile {
     /// Reads show the state as it was this many milliseconds ago.
     pub read_lag_ms: u64,
+    /// The same for lists, where they lag otherwise than single reads.
+    pub list_lag_ms: Option<u64>,
+    /// Answers 401, as for a token that was revoked.
+    pub status_401: Chance,
     /// Answers 500 instead of doing anything.
     pub status_500: Chance,
     /// Answers 503 instead of doing anything.
@@ -126,6 +148,8 @@ impl Default for Profile {
     fn default() -> Self {
         Profile {
             read_lag_ms: 0,
+            list_lag_ms: None,
+            status_401: Chance::default(),
             status_500: Chance::default(),
             status_503: Chance::default(),
             bare_429: Chance::default(),
@@ -143,13 +167,21 @@ impl Default for Profile {
     }
 }
 
+impl Profile {
+    /// How far single reads and lists lag.
+    pub(crate) fn lags(&self) -> (Duration, Duration) {
+        let single = Duration::from_millis(self.read_lag_ms);
+        (single, self.list_lag_ms.map_or(single, Duration::from_millis))
+    }
+}
+
 /// The faults that one request meets, drawn when it arrives.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Fate {
     pub(crate) cut_before: bool,
     pub(crate) cut_after: bool,
     pub(crate) truncated: bool,
-    /// 403, 429 (without headers), 500 or 503 in place of an answer.
+    /// 401, 403, 429 (without headers), 500 or 503 in place of an answer.
     pub(crate) status: Option<u16>,
     pub(crate) wait: Duration,
 }
@@ -187,20 +219,22 @@ impl Dice {
 
     /// Draws for a request.
     pub(crate) fn request(&mut self, is_read: bool, path: &str) -> Fate {
-        let profile = self.profile.clone();
-        let mut strikes = |chance: &Chance| chance.covers(is_read, path) && self.hit(chance.share);
+        let (profile, rng) = (&mut self.profile, &mut self.rng);
+        let mut strikes = |chance: &mut Chance| chance.strikes(rng, is_read, path);
         let status = [
-            (&profile.status_403, 403),
-            (&profile.bare_429, 429),
-            (&profile.status_500, 500),
-            (&profile.status_503, 503),
+            (&mut profile.status_401, 401),
+            (&mut profile.status_403, 403),
+            (&mut profile.bare_429, 429),
+            (&mut profile.status_500, 500),
+            (&mut profile.status_503, 503),
         ]
         .into_iter()
         .find_map(|(chance, status)| strikes(chance).then_some(status));
-        let (cut_before, cut_after) = (strikes(&profile.cut_before), strikes(&profile.cut_after));
-        let truncated = strikes(&profile.truncated);
-        let place = Chance { share: 1.0, only: profile.slow.only, path: profile.slow.path.clone() };
-        let wait = if place.covers(is_read, path) { self.wait(&profile.slow) } else { Duration::ZERO };
+        let (cut_before, cut_after) = (strikes(&mut profile.cut_before), strikes(&mut profile.cut_after));
+        let truncated = strikes(&mut profile.truncated);
+        let slow = profile.slow.clone();
+        let place = Chance { share: 1.0, only: slow.only, path: slow.path.clone(), times: None };
+        let wait = if place.covers(is_read, path) { self.wait(&slow) } else { Duration::ZERO };
         Fate { cut_before, cut_after, truncated, status, wait }
     }
 

@@ -3,7 +3,7 @@
 //! Writes are kept so that a test can compare histories, and may be appended to a file as JSON lines. Every list has a
 //! bound; what falls off is counted, never silent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -96,6 +96,8 @@ pub(crate) struct History {
     requests: VecDeque<Request>,
     file: Option<File>,
     write_seq: u64,
+    /// Pattern of the path, then method and status, then how many.
+    calls: BTreeMap<&'static str, BTreeMap<String, u64>>,
     pub(crate) stats: Stats,
 }
 
@@ -141,6 +143,16 @@ impl History {
             self.stats.forgotten += 1;
         }
         self.requests.push_back(request);
+    }
+
+    /// Counts a call by the pattern of its path; there are as many patterns as routes.
+    pub(crate) fn call(&mut self, pattern: &'static str, method: &str, status: u16) {
+        *self.calls.entry(pattern).or_default().entry(format!("{method} {status}")).or_default() += 1;
+    }
+
+    /// Calls by pattern, then by method and status.
+    pub(crate) fn calls(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        self.calls.iter().map(|(pattern, counts)| ((*pattern).to_owned(), counts.clone())).collect()
     }
 
     pub(crate) fn writes(&self) -> Vec<Write> {

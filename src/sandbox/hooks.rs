@@ -1,20 +1,15 @@
 //! The registered webhooks: rules of the hooks API and the match between events and hooks.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::clock;
-use super::events;
+use super::{events, scopes};
 
 /// Hooks per store, client and scope.
 pub(crate) const PER_SCOPE_MAX: usize = 10;
-
-const SCOPES: &str = include_str!("data/scopes.txt");
-
-static KNOWN: LazyLock<Vec<&'static str>> =
-    LazyLock::new(|| SCOPES.lines().filter(|line| !line.is_empty()).collect());
 
 /// One registered webhook.
 #[derive(Debug, Clone)]
@@ -142,7 +137,7 @@ impl Hooks {
 
     fn check(&self, own: Option<u64>, scope: &str, destination: &str) -> Result<(), Refusal> {
         let scope = normal(scope);
-        if !is_known(scope) {
+        if !scopes::is_known(scope) {
             return Err(("scope", format!("The scope '{scope}' is not valid.")));
         }
         if !allowed(destination) {
@@ -167,6 +162,11 @@ impl Hooks {
 
     pub(crate) fn remove(&mut self, id: u64) -> Option<Hook> {
         self.rows.remove(&id)
+    }
+
+    /// Forgets every hook, as the platform does when the app goes.
+    pub(crate) fn clear(&mut self) {
+        self.rows.clear();
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Hook> {
@@ -203,18 +203,6 @@ impl Hooks {
 
 fn normal(scope: &str) -> &str {
     scope.strip_suffix('/').unwrap_or(scope)
-}
-
-fn is_known(scope: &str) -> bool {
-    KNOWN.iter().any(|known| {
-        known.split('/').count() == scope.split('/').count()
-            && known.split('/').zip(scope.split('/')).all(|(pattern, part)| {
-                pattern == part
-                    || (pattern.starts_with('{')
-                        && !part.is_empty()
-                        && part.bytes().all(|b| b.is_ascii_digit()))
-            })
-    })
 }
 
 fn allowed(destination: &str) -> bool {

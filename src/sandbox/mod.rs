@@ -9,6 +9,7 @@
 //! its seed as far as the order of requests is. A request it does not understand gets the error the API would give;
 //! nothing a caller sends can stop it.
 
+mod announce;
 mod blocklist;
 mod clock;
 mod control;
@@ -23,6 +24,7 @@ mod mutate;
 mod query;
 mod reply;
 mod resources;
+mod scopes;
 mod seed;
 mod server;
 mod shoppers;
@@ -73,6 +75,8 @@ pub struct SandboxConfig {
     pub time_scale: f64,
     /// Products at the start.
     pub products: u32,
+    /// Plain products on top of those: one variant each, made quickly and kept small, for stores of any size.
+    pub bulk_products: u32,
     /// Categories at the start.
     pub categories: u32,
     /// Customers at the start.
@@ -99,6 +103,7 @@ impl Default for SandboxConfig {
             window: Duration::from_secs(30),
             time_scale: 1.0,
             products: 300,
+            bulk_products: 0,
             categories: 20,
             customers: 100,
             orders: 100,

@@ -113,11 +113,23 @@ pub(crate) fn touch(state: &mut State, entity: &str, from: u64, to: u64) -> Resu
 }
 
 /// The current rows of a resource as a plain GET shows them, by id.
-pub(crate) fn rows(state: &State, entity: &str) -> Result<Vec<(String, Value)>, ControlError> {
+///
+/// At most `limit` of them, with ids above `after`.
+pub(crate) fn rows(
+    state: &State,
+    entity: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, Value)>, ControlError> {
+    let page = |keys: &[Key]| -> Vec<Key> {
+        let first = after.map_or(0, |after| keys.partition_point(|key| *key <= Key::parse(after)));
+        keys.iter().skip(first).take(limit).cloned().collect()
+    };
     if matches!(entity, "inventory" | "inventory_item") {
         let places = inventory::locations(state);
-        let rows = state.of("variant").scan(std::time::Duration::ZERO);
-        return Ok(rows.map(|(key, row)| (key.to_string(), inventory::item(state, row, &places))).collect());
+        let table = state.of("variant");
+        let show = |key: &Key| Some((key.to_string(), inventory::item(state, &table.get(key)?, &places)));
+        return Ok(page(table.ids()).iter().filter_map(show).collect());
     }
     if matches!(entity, "webhook" | "hook") {
         return Ok(state
@@ -128,9 +140,10 @@ pub(crate) fn rows(state: &State, entity: &str) -> Result<Vec<(String, Value)>, 
     }
     let spec = spec(entity)?;
     let query = query::Query::default();
-    let sight = Sight { lag: std::time::Duration::ZERO, ..Sight::new(state, &query) };
-    let rows = state.table(spec).scan(std::time::Duration::ZERO);
-    Ok(rows.map(|(key, row)| (key.to_string(), Value::Object(sight.show(spec, row)))).collect())
+    let sight = Sight::new(state, &query).now();
+    let table = state.table(spec);
+    let show = |key: &Key| Some((key.to_string(), Value::Object(sight.show(spec, &*table.get(key)?))));
+    Ok(page(table.ids()).iter().filter_map(show).collect())
 }
 
 /// Sets a variant's stock at the main location. False when there is no such variant.
@@ -170,7 +183,7 @@ pub(crate) fn place_order(state: &mut State, customer: u64, products: &[u64]) ->
 /// Turns a cart into an order. Returns the order's id.
 pub(crate) fn check_out(state: &mut State, cart: &str) -> Option<u64> {
     let key = Key::parse(cart);
-    let row = state.of("cart").get(&key).cloned()?;
+    let row = state.of("cart").get(&key)?;
     let customer = row.get("customer_id").and_then(Value::as_u64).unwrap_or(0);
     let shown = render(specs::known("cart"), &row);
     let lines: Vec<orders::Line> = carts::lines(&shown)

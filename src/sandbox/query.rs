@@ -19,6 +19,11 @@ impl Query {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// The names of all parameters, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The comma-separated values of `name`; none when absent.
     pub(crate) fn list(&self, name: &str) -> Option<Vec<&str>> {
         Some(self.get(name)?.split(',').map(str::trim).filter(|text| !text.is_empty()).collect())
@@ -59,12 +64,41 @@ pub(crate) struct Filter {
     field: String,
     op: Op,
     values: Vec<String>,
+    /// The moment in a bound of a date, read once: Unix seconds.
+    bound: Option<i64>,
 }
 
 impl Filter {
     /// The conditions of `query` that `spec` knows; others are ignored, as the API mostly does.
     pub(crate) fn of(spec: &Spec, query: &Query) -> Vec<Filter> {
-        spec.filters.iter().filter_map(|name| Some(Filter::new(name, query.get(name)?))).collect()
+        let asked =
+            spec.filters.iter().filter_map(|name| Some(Filter::renamed(spec, name, query.get(name)?)));
+        asked.filter(|filter| filter.is_about(spec)).collect()
+    }
+
+    /// The condition `name` against `text`, with V2's `min_x` and `max_x` and the row's own names understood.
+    pub(crate) fn renamed(spec: &Spec, name: &str, text: &str) -> Filter {
+        let (field, op) = name.split_once(':').unwrap_or((name, ""));
+        let bound =
+            |prefix: &str| field.strip_prefix(prefix).filter(|rest| spec.template.contains_key(*rest));
+        if spec.template.contains_key(field) {
+            return Filter::new(name, text);
+        }
+        match (bound("min_"), bound("max_"), spec.params.get(field)) {
+            (Some(rest), _, _) => Filter::new(&format!("{rest}:min"), text),
+            (_, Some(rest), _) => Filter::new(&format!("{rest}:max"), text),
+            (_, _, Some(own)) if op.is_empty() => Filter::new(own, text),
+            (_, _, Some(own)) => Filter::new(&format!("{own}:{op}"), text),
+            _ => Filter::new(name, text),
+        }
+    }
+
+    /// Whether the resource has what this condition is about; others ask for things that are not modelled.
+    fn is_about(&self, spec: &Spec) -> bool {
+        spec.template.contains_key(&self.field)
+            || spec.name == "location"
+            || self.field == "keyword"
+            || (self.field == "name" && spec.name.starts_with("customer"))
     }
 
     /// The condition `name` (with its operator) against `text`.
@@ -85,12 +119,18 @@ impl Filter {
             Op::In | Op::NotIn => text.split(',').map(|part| part.trim().to_owned()).collect(),
             _ => vec![text.to_owned()],
         };
-        Filter { field: field.to_owned(), op, values }
+        let bound = (is_date(field) && matches!(op, Op::Min | Op::Max)).then(|| clock::parse(text)).flatten();
+        Filter { field: field.to_owned(), op, values, bound }
     }
 
     /// The ids to look at, when this condition names them or an index knows them.
     pub(crate) fn wanted(&self) -> Option<(&str, &[String])> {
         matches!(self.op, Op::In | Op::Is).then_some((self.field.as_str(), self.values.as_slice()))
+    }
+
+    /// Whether this is a bound of the date of change, which `span` speaks for.
+    pub(crate) fn is_span(&self, spec: &Spec) -> bool {
+        self.bound.is_some() && Some(self.field.as_str()) == spec.dates.modified()
     }
 
     /// Whether `row` meets the condition.
@@ -114,19 +154,41 @@ impl Filter {
     }
 
     fn compare(&self, value: &Value) -> bool {
-        let dates = self.field.contains("date");
+        let dates = is_date(&self.field);
         let any = || self.values.iter().any(|wanted| same(value, wanted, dates));
         let first = self.values.first().map_or("", String::as_str);
         match self.op {
             Op::Is | Op::In => any(),
             Op::Not | Op::NotIn => !any(),
             Op::Like => holds(value, first),
+            Op::Min if self.bound.is_some() => self.bound <= moment(value),
+            Op::Max if self.bound.is_some() => moment(value).is_some_and(|at| Some(at) <= self.bound),
             Op::Min => order(value, first, dates).is_some_and(std::cmp::Ordering::is_ge),
             Op::Max => order(value, first, dates).is_some_and(std::cmp::Ordering::is_le),
             Op::Greater => order(value, first, dates).is_some_and(std::cmp::Ordering::is_gt),
             Op::Less => order(value, first, dates).is_some_and(std::cmp::Ordering::is_lt),
         }
     }
+}
+
+fn is_date(field: &str) -> bool {
+    field.contains("date") || field.ends_with("_at") || field == "created"
+}
+
+fn moment(value: &Value) -> Option<i64> {
+    clock::parse(value.as_str()?)
+}
+
+/// The span of time (Unix seconds, both ends included) that `filters` set for the date of change; none where they do
+/// not.
+pub(crate) fn span(spec: &Spec, filters: &[Filter]) -> Option<(i64, i64)> {
+    let mut span = None;
+    for filter in filters.iter().filter(|filter| filter.is_span(spec)) {
+        let Some(at) = filter.bound else { continue };
+        let (from, to) = span.unwrap_or((i64::MIN, i64::MAX));
+        span = Some(if filter.op == Op::Min { (from.max(at), to) } else { (from, to.min(at)) });
+    }
+    span
 }
 
 fn holds(value: &Value, text: &str) -> bool {

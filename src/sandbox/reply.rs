@@ -30,7 +30,13 @@ impl Reply {
 
     /// `{data, meta: {}}`.
     pub(crate) fn data(status: u16, data: impl Into<Value>) -> Reply {
-        Reply::bare(status, json!({"data": data.into(), "meta": {}}))
+        Reply::wrapped(status, data.into(), Value::Object(Map::new()))
+    }
+
+    /// `{data, meta}`. Large data is moved, not copied as a macro would.
+    pub(crate) fn wrapped(status: u16, data: Value, meta: Value) -> Reply {
+        let body = Map::from_iter([("data".to_owned(), data), ("meta".to_owned(), meta)]);
+        Reply::bare(status, Value::Object(body))
     }
 
     /// A V3 error: `{status, title, type, errors}`.
@@ -53,6 +59,14 @@ impl Reply {
             body["detail"] = Value::from(title);
         }
         Reply::bare(status, body)
+    }
+
+    /// The same answer with an error in the shape of V2.
+    pub(crate) fn in_v2(self) -> Reply {
+        match self.body.as_ref().and_then(|body| body.get("title")?.as_str()) {
+            Some(title) if self.status >= 400 => Reply::v2(self.status, title),
+            _ => self,
+        }
     }
 
     /// The same error as the category trees word it: inside `errors`, beside counts.

@@ -3,6 +3,9 @@
 //! Everybody in it is invented and every address is at example.com. The same seed gives the same store, but for dates
 //! and what the numbers in the configuration change.
 
+pub(crate) mod bulk;
+mod rows;
+
 use rand::Rng as _;
 use serde_json::{Map, Value, json};
 
@@ -43,6 +46,7 @@ pub(crate) fn fill(state: &mut State, config: &SandboxConfig) {
         let row = product(state, number, config.categories);
         products::insert_product(state, row);
     }
+    bulk::products(state, config.bulk_products);
     for number in 1..=config.customers {
         let row = customer(state, number);
         let key = state.insert(specs::known("customer"), row);
@@ -52,6 +56,9 @@ pub(crate) fn fill(state: &mut State, config: &SandboxConfig) {
     for number in 1..=config.orders {
         order(state, number, config);
     }
+    state.seeding = true;
+    rows::fill(state);
+    state.seeding = false;
     state.drain();
 }
 
@@ -145,7 +152,8 @@ fn address(state: &State, customer: &Key) -> Map<String, Value> {
 /// First name, last name and e-mail of a customer.
 fn person(state: &State, customer: &Key) -> (String, String, String) {
     let row = state.of("customer").get(customer);
-    let text = |name: &str| row.and_then(|row| row.get(name)?.as_str()).unwrap_or_default().to_owned();
+    let text =
+        |name: &str| row.as_ref().and_then(|row| row.get(name)?.as_str()).unwrap_or_default().to_owned();
     (text("first_name"), text("last_name"), text("email"))
 }
 

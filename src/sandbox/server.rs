@@ -122,7 +122,7 @@ async fn api(core: &Core, head: &http::request::Parts, body: &Bytes) -> Result<R
         request_id: core.request_id(),
     };
     let token = head.headers.get("x-auth-token").map(HeaderValue::as_bytes);
-    if token != Some(core.config.access_token.as_bytes()) {
+    if core.is_uninstalled() || token != Some(core.config.access_token.as_bytes()) {
         let reply = Reply::error(path, 401, "Unauthorized");
         note(core, &asked, reply.status, 0);
         return Ok(plain(&reply));
@@ -163,6 +163,7 @@ async fn handle(core: &Core, asked: &Asked<'_>, standing: Standing, fate: &Fate)
     if let Some(status) = fate.status {
         tokio::time::sleep(fate.wait).await;
         let text = match status {
+            401 => "Unauthorized",
             403 => "You don't have the required scope.",
             429 => "Too many requests.",
             500 => "Internal server error.",
@@ -187,8 +188,16 @@ async fn handle(core: &Core, asked: &Asked<'_>, standing: Standing, fate: &Fate)
     let query = Query::parse(asked.query);
     // The write is logged while the state is locked, so that the log has the order of the effects.
     let reply = core.with(|state| {
-        let mut call =
-            Call { state, query: &query, body: &body, params, blocked: &blocked, forbidden: false };
+        state.look_at(route.pattern);
+        let mut call = Call {
+            state,
+            pattern: route.pattern,
+            query: &query,
+            body: &body,
+            params,
+            blocked: &blocked,
+            forbidden: false,
+        };
         let reply = resources::run(route, &mut call);
         let forbidden = call.forbidden;
         let accepted = (200..300).contains(&reply.status) && !matches!(asked.method, "GET" | "HEAD");
@@ -238,6 +247,8 @@ fn record(asked: &Asked<'_>, body: &Value, status: u16, answer_cut: bool) -> his
 
 fn note(core: &Core, asked: &Asked<'_>, status: u16, left: u32) {
     core.log(|log| {
+        let pattern = resources::pattern(asked.path);
+        log.call(pattern, asked.method, status);
         log.request(history::Request {
             seq: 0,
             unix_ms: clock::unix_ms(),

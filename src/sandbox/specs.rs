@@ -4,6 +4,7 @@
 //! carry, which filters a list knows and which callbacks a change fires. A resource that needs nothing else is a row
 //! and no code. The files are part of the program: a broken row is a bug that `every_row_parses` finds.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -37,6 +38,54 @@ pub(crate) enum Dates {
     Rfc2822Created,
 }
 
+impl Dates {
+    /// The field that says when a row changed.
+    pub(crate) fn modified(self) -> Option<&'static str> {
+        match self {
+            Dates::None | Dates::Rfc2822Created => None,
+            Dates::Iso | Dates::IsoModified | Dates::Rfc2822 => Some("date_modified"),
+            Dates::IsoAt => Some("updated_at"),
+            Dates::Cart => Some("updated_time"),
+        }
+    }
+}
+
+/// How a resource is wrapped in answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Shape {
+    /// `{data, meta}`.
+    #[default]
+    Data,
+    /// Bare objects and arrays, as all of V2 has them.
+    Bare,
+    /// Lists in `{data, meta}`, single rows bare.
+    BareOne,
+}
+
+/// Words for pages that a few resources have for themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OddMeta {
+    /// `offset`, `limit` and `total_items`.
+    Offset,
+    /// `total_page` in place of `total_pages`.
+    TotalPage,
+}
+
+/// How a list is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Paging {
+    /// `page` and `limit`.
+    #[default]
+    Pages,
+    /// Everything in one answer.
+    None,
+    /// `after` is the id of the last row seen.
+    AfterId,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Create {
@@ -53,6 +102,9 @@ pub(crate) struct Create {
 #[serde(deny_unknown_fields)]
 pub(crate) struct BatchUpdate {
     pub(crate) max: usize,
+    /// Rows that do not exist are created.
+    #[serde(default)]
+    pub(crate) upsert: bool,
     /// `meta`: the answer carries counts instead of the rows.
     #[serde(default)]
     pub(crate) reply: Option<String>,
@@ -118,6 +170,58 @@ pub(crate) struct Spec {
     pub(crate) collection: Option<String>,
     #[serde(default)]
     pub(crate) item: Option<String>,
+    /// The item's path changes and deletes but does not read.
+    #[serde(default)]
+    pub(crate) hidden_item: bool,
+    /// Further paths that list the rows of every parent.
+    #[serde(default)]
+    pub(crate) lists: Vec<String>,
+    /// Where rows are created, when not at `collection`.
+    #[serde(default)]
+    pub(crate) create_path: Option<String>,
+    /// One object, for the store or for each parent or channel.
+    #[serde(default)]
+    pub(crate) singleton: bool,
+    /// The fields that make the key together.
+    #[serde(default)]
+    pub(crate) compose: Vec<String>,
+    /// Names in paths and queries whose field is called otherwise.
+    #[serde(default)]
+    pub(crate) params: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) shape: Shape,
+    #[serde(default)]
+    pub(crate) paging: Paging,
+    /// The resource whose rows this one shows in another form.
+    #[serde(default)]
+    pub(crate) table: Option<String>,
+    /// Answers have `data` without `meta`.
+    #[serde(default)]
+    pub(crate) no_meta: bool,
+    /// Pages are told in words of this resource's own.
+    #[serde(default)]
+    pub(crate) odd_meta: Option<OddMeta>,
+    /// Fields that only a list shows.
+    #[serde(default)]
+    pub(crate) only_in_lists: Vec<String>,
+    /// Fields that only a single read shows.
+    #[serde(default)]
+    pub(crate) only_alone: Vec<String>,
+    /// Query parameters the resource does not know are answered with 400.
+    #[serde(default)]
+    pub(crate) strict: bool,
+    /// Rows at the start, for each of the first parents where there is one.
+    #[serde(default)]
+    pub(crate) seed: u64,
+    /// The scopes of the callbacks that a change fires, without their last word; see `events`.
+    #[serde(default)]
+    pub(crate) fires: Vec<String>,
+    /// Fields of those callbacks whose name differs from the row's: theirs, then the row's.
+    #[serde(default)]
+    pub(crate) about: BTreeMap<String, String>,
+    /// The texts that are the ids of the rows at the start, where an id is a name.
+    #[serde(default)]
+    pub(crate) seed_ids: Vec<String>,
     #[serde(default = "id")]
     pub(crate) id: String,
     #[serde(default)]
@@ -169,6 +273,13 @@ pub(crate) struct Spec {
     pub(crate) template: Map<String, Value>,
 }
 
+impl Spec {
+    /// The resource that keeps the rows.
+    pub(crate) fn root(&'static self) -> &'static Spec {
+        self.table.as_deref().and_then(find).unwrap_or(self)
+    }
+}
+
 fn one() -> usize {
     1
 }
@@ -201,8 +312,27 @@ struct File {
     entity: Vec<Spec>,
 }
 
-const FILES: [&str; 3] =
-    [include_str!("data/catalog.toml"), include_str!("data/customers.toml"), include_str!("data/sales.toml")];
+const FILES: &[&str] = &[
+    include_str!("data/catalog.toml"),
+    include_str!("data/catalog_parts.toml"),
+    include_str!("data/channels.toml"),
+    include_str!("data/checkout.toml"),
+    include_str!("data/content.toml"),
+    include_str!("data/customers.toml"),
+    include_str!("data/logistics.toml"),
+    include_str!("data/marketing.toml"),
+    include_str!("data/metafields.toml"),
+    include_str!("data/people.toml"),
+    include_str!("data/pricing.toml"),
+    include_str!("data/sales.toml"),
+    include_str!("data/sales_more.toml"),
+    include_str!("data/settings.toml"),
+    include_str!("data/store.toml"),
+    include_str!("data/tax.toml"),
+];
+
+/// The id of rows that have none: the parts of a composite key, or the owner of a singleton.
+pub(crate) const KEY: &str = "_key";
 
 static SPECS: LazyLock<Vec<Spec>> = LazyLock::new(|| {
     FILES
@@ -220,9 +350,17 @@ pub(crate) fn all() -> &'static [Spec] {
     &SPECS
 }
 
+static NAMES: LazyLock<HashMap<&'static str, &'static Spec>> =
+    LazyLock::new(|| SPECS.iter().map(|spec| (spec.name.as_str(), spec)).collect());
+
 /// The row called `name`.
 pub(crate) fn find(name: &str) -> Option<&'static Spec> {
-    SPECS.iter().find(|spec| spec.name == name)
+    NAMES.get(name).copied()
+}
+
+/// The rows below the one called `name`.
+pub(crate) fn children(name: &str) -> impl Iterator<Item = &'static Spec> {
+    SPECS.iter().filter(move |spec| spec.parent.as_ref().is_some_and(|parent| parent.entity == name))
 }
 
 /// The row called `name`, where the name is written in this program.
@@ -236,10 +374,12 @@ mod tests {
 
     #[test]
     fn every_row_parses_and_its_lists_name_fields_of_its_template() {
-        assert!(all().len() > 10);
+        assert!(all().len() > 130);
+        assert_eq!(NAMES.len(), all().len(), "a name is used twice");
         for spec in all() {
-            assert!(spec.template.contains_key(&spec.id), "{}: id field", spec.name);
-            for field in spec.required.iter().chain(&spec.readonly).chain(&spec.indexes) {
+            assert!(spec.id == KEY || spec.template.contains_key(&spec.id), "{}: id field", spec.name);
+            let named = spec.required.iter().chain(&spec.readonly).chain(&spec.indexes).chain(&spec.compose);
+            for field in named {
                 let hidden =
                     spec.parent.as_ref().is_some_and(|parent| parent.hidden && parent.field == *field);
                 assert!(hidden || spec.template.contains_key(field), "{}: {field}", spec.name);

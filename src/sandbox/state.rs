@@ -5,17 +5,18 @@
 //! the outbox. Nothing here knows HTTP.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::clock;
 use super::events::{self, Event, Op, StockCause, StockChange};
 use super::hooks::Hooks;
 use super::specs::{self, Dates, Spec};
 use super::store::{Key, Row, Table, field};
+use super::{announce, clock};
 
 /// The location that every store has.
 pub(crate) const MAIN_LOCATION: u64 = 1;
@@ -29,24 +30,42 @@ pub(crate) struct State {
     /// `http://host:port/stores/{hash}`, for links in answers.
     pub(crate) api_url: String,
     pub(crate) store_hash: String,
-    /// How far reads lag behind.
+    /// How far the present read lags behind.
     pub(crate) lag: Duration,
+    /// How far single reads and lists lag behind.
+    lags: (Duration, Duration),
+    /// Rows are put without events and without a trace at their parents.
+    pub(crate) seeding: bool,
 }
 
 impl State {
     pub(crate) fn new(seed: u64, hooks: Hooks, api_url: String, store_hash: String) -> State {
         let tables = specs::all().iter().map(|spec| (spec.name.as_str(), Table::new(spec))).collect();
         let rng = StdRng::seed_from_u64(seed);
-        State { tables, hooks, outbox: Vec::new(), rng, api_url, store_hash, lag: Duration::ZERO }
+        State {
+            tables,
+            hooks,
+            outbox: Vec::new(),
+            rng,
+            api_url,
+            store_hash,
+            lag: Duration::ZERO,
+            lags: (Duration::ZERO, Duration::ZERO),
+            seeding: false,
+        }
     }
 
     /// The rows of `spec`.
     pub(crate) fn table(&self, spec: &Spec) -> &Table {
-        self.tables.get(spec.name.as_str()).expect("every row of the catalogue has a table")
+        self.tables
+            .get(spec.table.as_deref().unwrap_or(&spec.name))
+            .expect("every row of the catalogue has a table")
     }
 
-    fn table_mut(&mut self, spec: &Spec) -> &mut Table {
-        self.tables.get_mut(spec.name.as_str()).expect("every row of the catalogue has a table")
+    /// The rows of `spec`, to be filled at the start.
+    pub(crate) fn table_mut(&mut self, spec: &Spec) -> &mut Table {
+        let name = spec.table.as_deref().unwrap_or(&spec.name);
+        self.tables.get_mut(name).expect("every row of the catalogue has a table")
     }
 
     /// The rows of the resource called `name`.
@@ -54,10 +73,16 @@ impl State {
         self.table(specs::known(name))
     }
 
-    /// How far reads lag from now on.
-    pub(crate) fn set_lag(&mut self, lag: Duration) {
-        self.lag = lag;
-        self.tables.values_mut().for_each(|table| table.keep_past(!lag.is_zero()));
+    /// How far single reads and lists lag from now on.
+    pub(crate) fn set_lag(&mut self, single: Duration, list: Duration) {
+        (self.lag, self.lags) = (single, (single, list));
+        let keep = !single.is_zero() || !list.is_zero();
+        self.tables.values_mut().for_each(|table| table.keep_past(keep));
+    }
+
+    /// The read that follows is of this path: one that ends in an id is a single read.
+    pub(crate) fn look_at(&mut self, pattern: &str) {
+        self.lag = if pattern.ends_with('}') { self.lags.0 } else { self.lags.1 };
     }
 
     /// A random UUID, repeatable by the seed.
@@ -67,35 +92,49 @@ impl State {
 
     /// Adds a row and fires what its creation fires. Returns its id.
     pub(crate) fn insert(&mut self, spec: &'static Spec, mut row: Map<String, Value>) -> Key {
+        let spec = spec.root();
         let key = match row.get(&spec.id).and_then(Key::from_json) {
             Some(key) => key,
             None if spec.text_id => Key::Text(self.uuid()),
             None => Key::Int(self.table_mut(spec).fresh()),
         };
-        row.insert(spec.id.clone(), key.json());
+        let id = if spec.text_id { Value::from(key.to_string()) } else { key.json() };
+        row.insert(spec.id.clone(), id);
         if let Some(name) = &spec.uuid {
             row.insert(name.clone(), Value::from(self.uuid()));
         }
         self.number_children(spec, &mut row);
         stamp(spec, &mut row, true);
+        let active = row.get("active") == Some(&Value::Bool(true));
         self.table_mut(spec).put(key.clone(), row);
         self.announce(spec, Op::Created, &key);
+        if spec.name == "price_list" {
+            self.outbox.extend(announce::price_list_switched(false, active, &key));
+        }
         key
     }
 
     /// Merges `patch` into a row and fires what its change fires. False when there is no such row.
     pub(crate) fn change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
+        let spec = spec.root();
+        let is_active =
+            |row: Option<Row>| row.is_some_and(|row| row.get("active") == Some(&Value::Bool(true)));
+        let before = is_active(self.table(spec).get(key));
         if !self.quiet_change(spec, key, patch) {
             return false;
         }
         self.announce(spec, Op::Updated, key);
+        if spec.name == "price_list" {
+            let after = is_active(self.table(spec).get(key));
+            self.outbox.extend(announce::price_list_switched(before, after, key));
+        }
         true
     }
 
     /// Merges `patch` into a row and stamps it, without an event.
     pub(crate) fn quiet_change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
         let Some(old) = self.table(spec).get(key) else { return false };
-        let mut row = Map::clone(old);
+        let mut row = Arc::unwrap_or_clone(old);
         for (name, value) in patch {
             if name == spec.id {
                 continue;
@@ -112,24 +151,35 @@ impl State {
         true
     }
 
+    /// Changes the one object of a singleton, which need not have been changed before.
+    pub(crate) fn put_single(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) {
+        if !self.table(spec).has(key) {
+            let row = Map::from_iter([(spec.id.clone(), field_or(spec, key))]);
+            self.table_mut(spec).put(key.clone(), row);
+        }
+        self.change(spec, key, patch);
+    }
+
     /// Deletes a row with everything below it. False when there is no such row.
     pub(crate) fn delete(&mut self, spec: &'static Spec, key: &Key) -> bool {
-        if self.table(spec).get(key).is_none() {
+        let spec = spec.root();
+        if !self.table(spec).has(key) {
             return false;
         }
-        for child in specs::all() {
-            if child.parent.as_ref().is_some_and(|parent| parent.entity == spec.name) {
-                let field = child.parent.as_ref().map_or("", |parent| parent.field.as_str());
-                for id in self.table(child).find(field, &key.to_string()) {
-                    if child.scope.is_some() || child.name == "variant" {
-                        self.tell(child, Op::Deleted, &id);
-                    }
-                    self.table_mut(child).remove(&id);
-                }
-            }
-        }
+        self.delete_below(spec, key);
         self.announce(spec, Op::Deleted, key);
         self.table_mut(spec).remove(key)
+    }
+
+    fn delete_below(&mut self, spec: &'static Spec, key: &Key) {
+        for child in specs::children(&spec.name) {
+            let field = child.parent.as_ref().map_or("", |parent| parent.field.as_str());
+            for id in self.table(child).find(field, &key.to_string()) {
+                self.delete_below(child, &id);
+                self.tell(child, Op::Deleted, &id);
+                self.table_mut(child).remove(&id);
+            }
+        }
     }
 
     fn number_children(&mut self, spec: &'static Spec, row: &mut Map<String, Value>) {
@@ -144,35 +194,18 @@ impl State {
 
     /// Puts the events of a change into the outbox, and stamps the parent where the change counts as one of it.
     fn announce(&mut self, spec: &'static Spec, op: Op, key: &Key) {
+        if self.seeding {
+            return;
+        }
         self.tell(spec, op, key);
-        if let Some(row) = self.table(spec).get(key).cloned() {
+        if let Some(row) = self.table(spec).get(key) {
             self.touch_parent(spec, &row);
         }
     }
 
     fn tell(&mut self, spec: &'static Spec, op: Op, key: &Key) {
-        let Some(row) = self.table(spec).get(key).cloned() else { return };
-        let id = key.json();
-        let get = |name: &str| field(spec, &row, name).clone();
-        match spec.name.as_str() {
-            "category" => self.outbox.extend(events::category(op, &id, &get("tree_id"))),
-            "customer_address" => self.outbox.push(events::address(op, &id, &get("customer_id"))),
-            "order_shipment" => self.outbox.push(events::shipment(op, &id, &get("order_id"))),
-            "variant" => {
-                let sku = get("sku_id");
-                if !sku.is_null() {
-                    self.outbox.push(events::sku(op, &sku, &get("product_id"), &id));
-                }
-            }
-            "location" if op != Op::Deleted => {
-                let scope = format!("store/inventory/location/{}", op.word());
-                self.outbox.push(Event::new(scope, json!({"location_id": id})));
-            }
-            _ => {
-                if let Some(scope) = &spec.scope {
-                    self.outbox.push(events::simple(scope, op, &id));
-                }
-            }
+        if let Some(row) = self.table(spec).get(key) {
+            self.outbox.extend(announce::events_of(spec, op, key, &row));
         }
     }
 
@@ -199,7 +232,7 @@ impl State {
     /// Sets a variant's stock at a location and fires the events. False when there is no such variant.
     pub(crate) fn set_stock(&mut self, variant: &Key, location: u64, level: i64, cause: StockCause) -> bool {
         let spec = specs::known("variant");
-        let Some(row) = self.table(spec).get(variant).cloned() else { return false };
+        let Some(row) = self.table(spec).get(variant) else { return false };
         let before = self.stock(variant, location);
         let mut stock = row.get("_stock").and_then(Value::as_object).cloned().unwrap_or_default();
         stock.insert(location.to_string(), Value::from(level));
@@ -244,6 +277,11 @@ impl State {
     pub(crate) fn drain(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.outbox)
     }
+}
+
+/// The id of a singleton's object: its key, unless the object shows an id of its own.
+fn field_or(spec: &Spec, key: &Key) -> Value {
+    spec.template.get(&spec.id).cloned().unwrap_or_else(|| key.json())
 }
 
 fn stamp(spec: &Spec, row: &mut Map<String, Value>, new: bool) {

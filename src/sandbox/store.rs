@@ -1,9 +1,11 @@
 //! Tables of rows in memory: current values, how they looked a moment ago, and exact-match indexes.
 //!
-//! A row keeps only what differs from its template, so that a hundred thousand products fit; `render` shows the whole.
+//! A row keeps only what differs from its template, and a row nobody has changed since a bulk seeding stays packed as
+//! text, so that a hundred thousand products fit; `render` shows the whole. Pages cost what they show, not what there is.
 //! Fields that begin with an underscore are the simulator's own and are never shown. A table never blocks and never
 //! fails; who may change it is decided above.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
+use super::clock;
 use super::specs::Spec;
 
 /// Former values kept per row while reads lag. More changes than this within the lag forget the oldest.
@@ -59,23 +62,83 @@ impl Key {
 /// A row: the fields that differ from the template.
 pub(crate) type Row = Arc<Map<String, Value>>;
 
+/// A value as it is kept.
+#[derive(Debug, Clone)]
+enum Stored {
+    Open(Row),
+    /// JSON text, opened for each read.
+    Packed(Arc<str>),
+}
+
+impl Stored {
+    fn open(&self) -> Row {
+        match self {
+            Stored::Open(row) => Arc::clone(row),
+            Stored::Packed(text) => Arc::new(serde_json::from_str(text).unwrap_or_default()),
+        }
+    }
+}
+
+/// Former values, each with the moment it stopped being true.
+type Past = VecDeque<(Instant, Option<Stored>)>;
+
 #[derive(Debug, Default)]
 struct Cell {
-    now: Option<Row>,
-    version: u64,
-    /// Former values, oldest first, each with the moment it stopped being true.
-    past: VecDeque<(Instant, Option<Row>)>,
+    now: Option<Stored>,
+    version: u32,
+    /// When the row was last modified, in Unix seconds, where its table knows such a field.
+    modified: i64,
+    /// Oldest first.
+    past: Option<Box<Past>>,
 }
 
 impl Cell {
-    fn seen(&self, lag: Duration) -> Option<&Row> {
+    fn seen(&self, lag: Duration) -> Option<Row> {
         if !lag.is_zero()
             && let Some(horizon) = Instant::now().checked_sub(lag)
-            && let Some((_, old)) = self.past.iter().find(|(until, _)| *until > horizon)
+            && let Some((_, old)) =
+                self.past.iter().flat_map(|past| past.iter()).find(|(until, _)| *until > horizon)
         {
-            return old.as_ref();
+            return old.as_ref().map(Stored::open);
         }
-        self.now.as_ref()
+        self.now.as_ref().map(Stored::open)
+    }
+}
+
+/// The rows that share a value of an indexed field; nearly always one.
+#[derive(Debug)]
+enum Group {
+    One(Key),
+    Many(BTreeSet<Key>),
+}
+
+impl Group {
+    fn add(&mut self, key: &Key) {
+        match self {
+            Group::One(own) if own == key => {}
+            Group::One(own) => *self = Group::Many(BTreeSet::from([own.clone(), key.clone()])),
+            Group::Many(keys) => {
+                keys.insert(key.clone());
+            }
+        }
+    }
+
+    /// Takes a row out; true when nothing is left.
+    fn drop(&mut self, key: &Key) -> bool {
+        match self {
+            Group::One(own) => own == key,
+            Group::Many(keys) => {
+                keys.remove(key);
+                keys.is_empty()
+            }
+        }
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        match self {
+            Group::One(key) => vec![key.clone()],
+            Group::Many(keys) => keys.iter().cloned().collect(),
+        }
     }
 }
 
@@ -83,25 +146,30 @@ impl Cell {
 #[derive(Debug)]
 pub(crate) struct Table {
     cells: BTreeMap<Key, Cell>,
+    /// The ids of the rows that exist now, in order: pages are cut from it.
+    ids: Vec<Key>,
     next: u64,
     /// Field, then text of the value (lower case), then ids.
-    index: HashMap<&'static str, HashMap<String, BTreeSet<Key>>>,
+    index: HashMap<&'static str, HashMap<String, Group>>,
+    /// The field that says when a row changed.
+    modified: Option<&'static str>,
     keep_past: bool,
 }
 
 impl Table {
     pub(crate) fn new(spec: &'static Spec) -> Table {
         let index = spec.indexes.iter().map(|field| (field.as_str(), HashMap::new())).collect();
-        Table { cells: BTreeMap::new(), next: spec.first_id, index, keep_past: false }
+        let (next, modified) = (spec.first_id, spec.dates.modified());
+        Table { cells: BTreeMap::new(), ids: Vec::new(), next, index, modified, keep_past: false }
     }
 
     /// Whether former values are kept, for reads that lag.
     pub(crate) fn keep_past(&mut self, keep: bool) {
-        self.keep_past = keep;
-        if !keep {
+        if self.keep_past && !keep {
             self.cells.retain(|_, cell| cell.now.is_some());
-            self.cells.values_mut().for_each(|cell| cell.past = VecDeque::new());
+            self.cells.values_mut().for_each(|cell| cell.past = None);
         }
+        self.keep_past = keep;
     }
 
     /// A number no row has had.
@@ -112,28 +180,46 @@ impl Table {
     }
 
     /// The current value.
-    pub(crate) fn get(&self, key: &Key) -> Option<&Row> {
-        self.cells.get(key)?.now.as_ref()
+    pub(crate) fn get(&self, key: &Key) -> Option<Row> {
+        self.cells.get(key)?.now.as_ref().map(Stored::open)
+    }
+
+    /// Whether there is such a row now.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.cells.get(key).is_some_and(|cell| cell.now.is_some())
     }
 
     /// The value as a read that lags by `lag` sees it.
-    pub(crate) fn see(&self, key: &Key, lag: Duration) -> Option<&Row> {
+    pub(crate) fn see(&self, key: &Key, lag: Duration) -> Option<Row> {
         self.cells.get(key)?.seen(lag)
     }
 
     /// How often the row changed.
-    pub(crate) fn version(&self, key: &Key) -> u64 {
+    pub(crate) fn version(&self, key: &Key) -> u32 {
         self.cells.get(key).map_or(0, |cell| cell.version)
     }
 
     /// Every row in order of id, as a read that lags by `lag` sees it.
-    pub(crate) fn scan(&self, lag: Duration) -> impl Iterator<Item = (&Key, &Row)> {
+    pub(crate) fn scan(&self, lag: Duration) -> impl Iterator<Item = (&Key, Row)> {
         self.cells.iter().filter_map(move |(key, cell)| Some((key, cell.seen(lag)?)))
     }
 
+    /// The ids of the rows that exist now, in order.
+    pub(crate) fn ids(&self) -> &[Key] {
+        &self.ids
+    }
+
+    /// The ids of the rows modified between two moments (Unix seconds, both included); none where no field says when.
+    pub(crate) fn modified_between(&self, from: i64, to: i64) -> Option<Vec<Key>> {
+        self.modified?;
+        let fits = |cell: &Cell| cell.now.is_some() && (from..=to).contains(&cell.modified);
+        Some(self.cells.iter().filter(|(_, cell)| fits(cell)).map(|(key, _)| key.clone()).collect())
+    }
+
     /// The first row at or after `from`.
-    pub(crate) fn at_or_after(&self, from: u64) -> Option<(&Key, &Row)> {
-        self.cells.range(Key::Int(from)..).find_map(|(key, cell)| Some((key, cell.now.as_ref()?)))
+    pub(crate) fn at_or_after(&self, from: u64) -> Option<(&Key, Row)> {
+        let start = self.ids.partition_point(|key| *key < Key::Int(from));
+        self.ids.get(start).and_then(|key| Some((key, self.get(key)?)))
     }
 
     /// The largest number given out so far.
@@ -144,7 +230,7 @@ impl Table {
     /// Ids of the rows whose indexed `field` equals `value`, without regard to case.
     pub(crate) fn find(&self, field: &str, value: &str) -> Vec<Key> {
         let Some(values) = self.index.get(field) else { return Vec::new() };
-        values.get(&value.to_lowercase()).map(|keys| keys.iter().cloned().collect()).unwrap_or_default()
+        values.get(&value.to_lowercase()).map(Group::keys).unwrap_or_default()
     }
 
     /// Whether `field` has an index.
@@ -157,33 +243,68 @@ impl Table {
         self.set(key, Some(Arc::new(row)));
     }
 
+    /// Puts a new row as JSON text; `indexed` are its values in indexed fields. The row must hold what `indexed` says.
+    pub(crate) fn put_packed(
+        &mut self,
+        key: Key,
+        text: String,
+        indexed: &[(&'static str, String)],
+        modified: i64,
+    ) {
+        for (field, value) in indexed {
+            if let Some(values) = self.index.get_mut(field) {
+                join(values, value.to_lowercase(), &key);
+            }
+        }
+        self.note(&key);
+        let now = Some(Stored::Packed(Arc::from(text)));
+        self.cells.insert(key, Cell { now, version: 1, modified, past: None });
+    }
+
     /// Takes a row away; false when there was none.
     pub(crate) fn remove(&mut self, key: &Key) -> bool {
-        self.get(key).is_some() && {
+        self.has(key) && {
             self.set(key.clone(), None);
             true
         }
     }
 
-    fn set(&mut self, key: Key, row: Option<Row>) {
+    /// Notes that there is a row of this id.
+    fn note(&mut self, key: &Key) {
         if let Key::Int(number) = key {
             self.next = self.next.max(number + 1);
         }
+        if self.ids.last().is_none_or(|last| last < key) {
+            self.ids.push(key.clone());
+        } else if let Err(place) = self.ids.binary_search(key) {
+            self.ids.insert(place, key.clone());
+        }
+    }
+
+    fn set(&mut self, key: Key, row: Option<Row>) {
         let old = self.cells.get(&key).and_then(|cell| cell.now.clone());
-        self.reindex(&key, old.as_ref(), row.as_ref());
+        self.reindex(&key, old.as_ref().map(Stored::open).as_ref(), row.as_ref());
+        if row.is_some() {
+            self.note(&key);
+        } else if let Ok(place) = self.ids.binary_search(&key) {
+            self.ids.remove(place);
+        }
         if row.is_none() && !self.keep_past {
             self.cells.remove(&key);
             return;
         }
+        let modified = row.as_ref().and_then(|row| clock::parse(row.get(self.modified?)?.as_str()?));
         let cell = self.cells.entry(key).or_default();
         cell.version += 1;
+        cell.modified = modified.unwrap_or(0);
         if self.keep_past {
-            if cell.past.len() == PAST_MAX {
-                cell.past.pop_front();
+            let past = cell.past.get_or_insert_default();
+            if past.len() == PAST_MAX {
+                past.pop_front();
             }
-            cell.past.push_back((Instant::now(), old));
+            past.push_back((Instant::now(), old));
         }
-        cell.now = row;
+        cell.now = row.map(Stored::Open);
     }
 
     fn reindex(&mut self, key: &Key, old: Option<&Row>, new: Option<&Row>) {
@@ -194,16 +315,22 @@ impl Table {
                 continue;
             }
             if let Some(text) = before
-                && let Some(keys) = values.get_mut(&text)
+                && values.get_mut(&text).is_some_and(|group| group.drop(key))
             {
-                keys.remove(key);
-                if keys.is_empty() {
-                    values.remove(&text);
-                }
+                values.remove(&text);
             }
             if let Some(text) = after {
-                values.entry(text).or_default().insert(key.clone());
+                join(values, text, key);
             }
+        }
+    }
+}
+
+fn join(values: &mut HashMap<String, Group>, text: String, key: &Key) {
+    match values.entry(text) {
+        Entry::Occupied(mut group) => group.get_mut().add(key),
+        Entry::Vacant(place) => {
+            place.insert(Group::One(key.clone()));
         }
     }
 }
@@ -231,7 +358,7 @@ pub(crate) fn render(spec: &Spec, row: &Map<String, Value>) -> Map<String, Value
         out.insert(name.clone(), row.get(name).unwrap_or(default).clone());
     }
     let hidden = spec.parent.as_ref().filter(|parent| parent.hidden).map(|parent| parent.field.as_str());
-    for (name, value) in row {
+    for (name, value) in row.iter().filter(|_| spec.table.is_none()) {
         if !name.starts_with('_') && Some(name.as_str()) != hidden && !out.contains_key(name) {
             out.insert(name.clone(), value.clone());
         }

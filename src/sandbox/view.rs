@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::clock;
 use super::events::CHANNEL;
 use super::query::Query;
-use super::specs::{self, Spec};
+use super::specs::{self, Dates, Spec};
 use super::state::State;
 use super::store::{Key, field, render};
 
@@ -20,22 +21,50 @@ const PRODUCT_PARTS: [(&str, &str); 6] = [
     ("videos", "product_video"),
 ];
 
+/// What a row is shown in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Span {
+    List,
+    Alone,
+    /// Every field, wherever the API shows it.
+    Whole,
+}
+
 /// A read: which include list, and how far it lags.
 #[derive(Clone, Copy)]
 pub(crate) struct Sight<'a> {
     pub(crate) state: &'a State,
     pub(crate) query: &'a Query,
     pub(crate) lag: Duration,
+    span: Span,
 }
 
 impl<'a> Sight<'a> {
     pub(crate) fn new(state: &'a State, query: &'a Query) -> Sight<'a> {
-        Sight { state, query, lag: state.lag }
+        Sight { state, query, lag: state.lag, span: Span::Whole }
+    }
+
+    /// The same read without lag.
+    pub(crate) fn now(self) -> Sight<'a> {
+        Sight { lag: Duration::ZERO, ..self }
+    }
+
+    /// The same read, shown in a list or alone.
+    pub(crate) fn span(self, span: Span) -> Sight<'a> {
+        Sight { span, ..self }
     }
 
     /// The row as an answer shows it.
     pub(crate) fn show(&self, spec: &Spec, row: &Map<String, Value>) -> Map<String, Value> {
         let mut out = render(spec, row);
+        match self.span {
+            Span::List => spec.only_alone.iter().for_each(|name| drop(out.shift_remove(name))),
+            Span::Alone => spec.only_in_lists.iter().for_each(|name| drop(out.shift_remove(name))),
+            Span::Whole => {}
+        }
+        if spec.table.is_some() && spec.dates == Dates::Rfc2822 {
+            in_v2_dates(&mut out);
+        }
         match spec.name.as_str() {
             "product" => self.product(row, &mut out),
             "variant" => self.variant(spec, row, &mut out),
@@ -60,7 +89,7 @@ impl<'a> Sight<'a> {
         let keys = table.find(parent, &of.to_string());
         keys.iter()
             .filter_map(|key| table.see(key, self.lag))
-            .map(|row| Value::Object(self.show(spec, row)))
+            .map(|row| Value::Object(self.show(spec, &row)))
             .collect()
     }
 
@@ -103,7 +132,7 @@ impl<'a> Sight<'a> {
         let product = field(spec, row, "product_id").as_u64().map(Key::Int);
         let product = product.and_then(|key| self.state.of("product").see(&key, self.lag));
         let own = |name: &str| row.get(name).filter(|value| !value.is_null()).cloned();
-        let theirs = |name: &str| product.and_then(|row| row.get(name)).cloned();
+        let theirs = |name: &str| product.as_ref()?.get(name).cloned();
         let price = own("sale_price").or_else(|| own("price")).or_else(|| theirs("price"));
         out.insert("calculated_price".to_owned(), price.unwrap_or(Value::from(0)));
         let weight = own("weight").or_else(|| theirs("weight"));
@@ -156,5 +185,14 @@ impl<'a> Sight<'a> {
 
     fn link(&self, path: &str) -> Value {
         json!({"url": format!("{}/v2{path}", self.state.api_url), "resource": path})
+    }
+}
+
+/// Dates that V3 keeps, as V2 writes them.
+fn in_v2_dates(out: &mut Map<String, Value>) {
+    for name in ["date_created", "date_modified"] {
+        if let Some(at) = out.get(name).and_then(|value| clock::parse(value.as_str()?)) {
+            out.insert(name.to_owned(), Value::from(clock::rfc2822(at)));
+        }
     }
 }

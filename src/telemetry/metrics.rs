@@ -310,6 +310,9 @@ impl Inner {
         let store = ("store", Arc::clone(store));
         let own = [store.clone()];
         self.api_throttled.remove(&own);
+        for entity in self.words.entities.load().iter() {
+            self.sweep_repaired.remove(&[own[0].clone(), ("entity", Arc::clone(entity))]);
+        }
         for gauge in [&self.api_quota_left, &self.api_quota, &self.store_stopped] {
             gauge.remove(&own);
         }
@@ -496,6 +499,7 @@ mod tests {
             metrics.api_wait(word, word, Duration::ZERO);
             metrics.api_quota(word, 1, 1);
             metrics.command(word);
+            metrics.sweep_repaired(word, word, 1);
             metrics.dead_letter(word);
             metrics.promise_degraded(word, true);
             metrics.hooks(word, word, 1);
@@ -519,6 +523,7 @@ mod tests {
         let metrics = metrics();
         metrics.hydrated("order", "c");
         metrics.reread("order");
+        metrics.sweep_repaired("main", "order", 1);
         metrics.api_quota("main", 0, 0);
         metrics.promise_degraded("P1", false);
         metrics.hooks("main", "active", 0);

@@ -147,7 +147,7 @@ async fn what_is_no_command_is_answered_and_put_aside_and_nothing_is_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_commands_end_once_and_in_order_though_replies_fail() {
     let lab = Lab::start(Setup { incoming: vec![json!({ "entity": "category" })], ..Setup::default() }).await;
-    let failing = |share: f64| Chance { share, only: Some(Only::Writes), path: None };
+    let failing = |share: f64| Chance::of(share).only(Only::Writes);
     lab.control.faults(Profile {
         status_500: failing(0.0125),
         bare_429: failing(0.0125),
@@ -200,7 +200,7 @@ async fn creates_whose_connection_is_cut_after_the_commit_happen_once() {
         .into_values()
         .find(|a| a["order_id"] == order)
         .unwrap();
-    let cut = Chance { share: 1.0, only: Some(Only::Writes), path: None };
+    let cut = Chance::of(1.0).only(Only::Writes);
     lab.control.faults(Profile { cut_after: cut, ..Profile::default() });
     let product = |n: u32| json!({ "name": format!("Cut {n}"), "sku": format!("CUT-{n}"), "type": "physical", "weight": 1, "price": 1 });
     let mut commands: Vec<_> = (0..20)

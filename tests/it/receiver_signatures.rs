@@ -340,7 +340,7 @@ async fn secrets_rotate_without_a_restart_and_without_a_gap() {
 
 #[tokio::test]
 async fn any_one_whole_set_of_earlier_headers_is_good_and_parts_of_two_are_not() {
-    let header = |name, value: &str| (http::HeaderName::from_static(name), value.into());
+    let header = |name, value: &str| (http::HeaderName::from_static(name), vec![value.into()]);
     let rig = Rig::with(|config| {
         config.stores[0].headers = vec![header("x-one", "new"), header("x-two", "new")];
         config.stores[0].earlier_headers = vec![vec![header("x-one", "old"), header("x-two", "old")]];

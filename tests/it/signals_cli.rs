@@ -1,10 +1,12 @@
 //! `snapshot` and `sync` on the command line and over the console, against a broker and somebody who answers as a
 //! bridge would.
 
+use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use bcbridge::app::signals::Signals;
+use bcbridge::app::{InForce, Load};
 use bcbridge::catalog::Catalog;
 use bcbridge::console::{Console, ConsoleConfig, ConsoleState};
 use bcbridge::kafka::append::IntakeProducer;
@@ -201,7 +203,8 @@ async fn the_console_asks_for_snapshots_and_remembers_what_is_told_of_them() {
     let catalog = Arc::new(Catalog::embedded().unwrap());
     let file = desk.directory.path().join("bcbridge.yaml");
     let settings = Arc::new(bcbridge::config::load(&file, &|_| None, &*catalog).unwrap());
-    let signals = Signals::new(settings, catalog);
+    let in_force = InForce { load: Load { settings, catalog }, clients: BTreeMap::new() };
+    let signals = Signals::new(tokio::sync::watch::Sender::new(Arc::new(in_force)).subscribe());
     let state = ConsoleState {
         readiness: Readiness::new(),
         metrics: Metrics::new([], [], []),

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bcbridge::app::{App, Loader, Options, Reloader};
 use bcbridge::catalog::Catalog;
 use bcbridge::config::{self, Settings};
-use bcbridge::kafka::append::IntakeProducer;
 use bcbridge::kafka::settings::ClientSettings;
-use bcbridge::model::record::{InRecord, OutRecord};
+use bcbridge::model::record::InRecord;
 use bcbridge::receiver::verify::sign;
 use bcbridge::runtime::{Drain, DrainTrigger, spawn};
 use bcbridge::sandbox::{Control, Sandbox, SandboxConfig};
@@ -63,10 +62,15 @@ impl Shop {
 
     /// A signed callback about a product, as this store would send it.
     pub(crate) fn callback(&self, event: &str, product: u64) -> Vec<u8> {
+        self.signed(event, "store/product/updated", &json!({ "type": "product", "id": product }))
+    }
+
+    /// A signed callback of any scope.
+    pub(crate) fn signed(&self, event: &str, scope: &str, data: &Value) -> Vec<u8> {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
         let body = json!({
-            "scope": "store/product/updated", "store_id": self.config.store_id, "hash": "x", "created_at": now,
-            "producer": format!("stores/{}", self.config.store_hash), "data": { "type": "product", "id": product },
+            "scope": scope, "store_id": self.config.store_id, "hash": "x", "created_at": now,
+            "producer": format!("stores/{}", self.config.store_hash), "data": data,
         })
         .to_string();
         let signature = sign(self.config.client_secret.as_bytes(), event, now, body.as_bytes());
@@ -201,12 +205,6 @@ impl Bridge {
             (found["date_modified"] == state["date_modified"] && found["name"] == state["name"]).then_some(())
         })
         .await;
-    }
-
-    /// Puts a record on a topic.
-    pub(crate) async fn append(&self, record: OutRecord) {
-        let producer = IntakeProducer::new(self.client.clone(), Duration::from_secs(10)).unwrap();
-        producer.append(vec![record], Duration::from_secs(30)).await.unwrap();
     }
 }
 

@@ -5,13 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bcbridge::app::Refusal;
-use bcbridge::model::hint::{Hint, Op, Trigger};
-use bcbridge::model::ids::{EntityId, EntityKey};
-use bcbridge::model::record::OutRecord;
 use bcbridge::runtime::spawn;
 use bcbridge::sandbox::{Chance, Control, DeliveryState, Profile};
 use bcbridge::telemetry::Readiness;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -310,25 +306,8 @@ async fn a_store_whose_token_is_dead_is_left_alone_until_a_reload_brings_another
 async fn the_news_of_an_uninstalled_app_stops_its_store_until_a_probe_finds_the_token_good() {
     let (a, b) = (Shop::open("a").await, Shop::open("b").await);
     let bridge = Bridge::start(&[a.entry(), b.entry()]).await;
-    let key = EntityKey { entity: "app".into(), id: EntityId::from_parts(&["1"]).unwrap() };
-    let hint = Hint {
-        trigger: Trigger { key, op: Op::Delete, scope: "store/app/uninstalled".into(), row: None },
-        event: "msg_uninstalled".into(),
-        created_at: None,
-        received_ms: 1_767_225_600_000,
-        traceparent: None,
-        carried_ms: None,
-    };
-    bridge
-        .append(OutRecord {
-            topic: bridge.topic("b", "webhooks").into(),
-            partition: None,
-            key: Some(Bytes::from_static(b"app/1")),
-            value: Some(Bytes::from_static(b"{}")),
-            headers: hint.headers(),
-            timestamp_ms: None,
-        })
-        .await;
+    let news = b.signed("msg_uninstalled", "store/app/uninstalled", &json!({ "type": "store" }));
+    assert_eq!(bridge.post(&news).await, 200);
     let stopped = || bridge.metric("bcbridge_store_stopped{store=\"b\"}");
     until("the store is stopped", || async { stopped().filter(|value| *value == 1.0) }).await;
     assert_eq!(bridge.status().await["stopped"]["b"]["reason"], "uninstalled");

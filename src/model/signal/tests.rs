@@ -61,7 +61,7 @@ fn a_wrong_signal_is_refused_with_what_was_found_and_what_is_allowed() {
         (json!({"id": "a", "type": "sync", "store": "m", "entity": "product"}), "at least one id"),
         (json!({"id": "a", "type": "sync", "store": "m", "entity": "product", "ids": []}), "at least one id"),
         (
-            json!({"id": "a", "type": "sync", "store": "m", "entity": "product", "ids": [0]}),
+            json!({"id": "a", "type": "sync", "store": "m", "entity": "product", "ids": ["-1"]}),
             "must be positive",
         ),
         (

@@ -45,14 +45,14 @@ fn read_lines(state: &State, body: &Value) -> Result<Vec<Wanted>, Reply> {
 fn line(state: &mut State, wanted: &Wanted) -> Option<Value> {
     let id = state.uuid();
     let row = state.of("variant").get(&wanted.variant)?;
-    let product = field(specs::known("variant"), row, "product_id").clone();
+    let product = field(specs::known("variant"), &row, "product_id").clone();
     let owner = state.of("product").get(&Key::from_json(&product)?)?;
-    let get = |name: &str| field(specs::known("product"), owner, name).clone();
+    let get = |name: &str| field(specs::known("product"), &owner, name).clone();
     let price = get("price").as_f64().unwrap_or(0.0);
     let (variant, name, url) = (wanted.variant.json(), get("name"), get("custom_url"));
     let path = url["url"].as_str().unwrap_or("/");
     Some(json!({"id": id, "variant_id": variant, "product_id": product,
-        "sku": field(specs::known("variant"), row, "sku"), "name": name, "url": format!("https://sandbox.example.com{path}"),
+        "sku": field(specs::known("variant"), &row, "sku"), "name": name, "url": format!("https://sandbox.example.com{path}"),
         "quantity": wanted.quantity, "taxable": true, "image_url": "https://sandbox.example.com/i.jpg", "discounts": [],
         "coupons": [], "discount_amount": 0, "coupon_amount": 0, "original_price": price, "list_price": price,
         "sale_price": price, "is_require_shipping": true, "is_mutable": true, "added_by_promotion": false}))
@@ -93,7 +93,7 @@ pub(crate) fn insert(state: &mut State, customer: u64, wanted: &[Wanted]) -> Key
     let mut row = totals(made, 1);
     row.insert("customer_id".to_owned(), Value::from(customer));
     let owner = state.of("customer").get(&Key::Int(customer));
-    let email = owner.and_then(|owner| owner.get("email")).cloned().unwrap_or(Value::from(""));
+    let email = owner.and_then(|owner| owner.get("email").cloned()).unwrap_or(Value::from(""));
     row.insert("email".to_owned(), email);
     let key = state.insert(specs::known("cart"), row);
     let id = key.to_string();
@@ -121,7 +121,7 @@ fn set_lines(state: &mut State, key: &Key, lines: Vec<Value>) -> bool {
 
 /// Adds lines to a cart. False when there is no such cart.
 pub(crate) fn add(state: &mut State, key: &Key, wanted: &[Wanted]) -> bool {
-    let Some(row) = state.of("cart").get(key).cloned() else { return false };
+    let Some(row) = state.of("cart").get(key) else { return false };
     let mut all = lines(&row);
     for wanted in wanted {
         let same = all.iter_mut().find(|line| line["variant_id"] == wanted.variant.json());
@@ -149,13 +149,13 @@ pub(crate) fn convert(state: &mut State, key: &Key, order: u64) {
 
 fn show(call: &Call<'_>, key: &Key, status: u16) -> Reply {
     let row = call.state.of("cart").get(key);
-    row.map_or_else(|| Reply::empty(204), |row| Reply::data(status, render(specs::known("cart"), row)))
+    row.map_or_else(|| Reply::empty(204), |row| Reply::data(status, render(specs::known("cart"), &row)))
 }
 
 /// The cart, provided that the version a caller sent is the present one.
 fn current(call: &Call<'_>) -> Result<(Key, Row), Reply> {
     let key = call.key(0);
-    let row = call.state.of("cart").get(&key).cloned().ok_or_else(|| not_found("cart"))?;
+    let row = call.state.of("cart").get(&key).ok_or_else(|| not_found("cart"))?;
     let version = field(specs::known("cart"), &row, "version");
     match call.body.get("version") {
         Some(sent) if sent != version => Err(Reply::plain(409, &format!("The cart has version {version}."))),
@@ -177,7 +177,7 @@ pub(crate) fn create_from(state: &mut State, body: &Value) -> Result<Key, Reply>
 
 pub(crate) fn get(call: &mut Call<'_>) -> Answer {
     let row = call.state.of("cart").see(&call.key(0), call.state.lag).ok_or_else(|| not_found("cart"))?;
-    Ok(Reply::data(200, Sight::new(call.state, call.query).show(specs::known("cart"), row)))
+    Ok(Reply::data(200, Sight::new(call.state, call.query).show(specs::known("cart"), &row)))
 }
 
 /// `PUT /v3/carts/{id}`: only the customer can be changed; the answer is 201.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::generic::{accept, array, at, shown};
+use super::writes::{accept, array, at, shown};
 use super::{Answer, Call};
 use crate::sandbox::reply::Reply;
 use crate::sandbox::specs;
@@ -33,7 +33,7 @@ pub(crate) fn create(call: &mut Call<'_>) -> Answer {
     for (index, item) in array(call.body, CUSTOMERS_MAX)?.iter().enumerate() {
         let item =
             item.as_object().ok_or_else(|| at(index, Reply::field(422, "body", "must be an object")))?;
-        let mut row = accept(call.state, spec, None, item, None).map_err(|reply| at(index, reply))?;
+        let mut row = accept(call.state, spec, None, item, &[]).map_err(|reply| at(index, reply))?;
         let email =
             |row: &Map<String, Value>| row.get("email").and_then(Value::as_str).map(str::to_lowercase);
         if rows.iter().any(|(other, _)| email(other) == email(&row)) {
@@ -65,7 +65,7 @@ pub(crate) fn create_addresses(call: &mut Call<'_>) -> Answer {
     for (index, item) in array(call.body, ADDRESSES_MAX)?.iter().enumerate() {
         let item =
             item.as_object().ok_or_else(|| at(index, Reply::field(422, "body", "must be an object")))?;
-        let row = accept(call.state, spec, None, item, None).map_err(|reply| at(index, reply))?;
+        let row = accept(call.state, spec, None, item, &[]).map_err(|reply| at(index, reply))?;
         let customer = row.get("customer_id").and_then(Key::from_json);
         if customer.is_none_or(|key| call.state.of("customer").get(&key).is_none()) {
             return Err(at(index, Reply::field(422, "customer_id", "The customer does not exist.")));
@@ -88,7 +88,7 @@ fn is_known(state: &State, row: &Map<String, Value>) -> bool {
         .find("customer_id", &customer)
         .iter()
         .filter_map(|key| table.get(key))
-        .any(|other| ADDRESS_FIELDS.iter().all(|name| field(spec, other, name) == field(spec, row, name)))
+        .any(|other| ADDRESS_FIELDS.iter().all(|name| field(spec, &other, name) == field(spec, row, name)))
 }
 
 /// `DELETE /v2/customers`: every customer of the store.

@@ -1,14 +1,19 @@
-//! The operations every catalogue row gets: list, get, create, update, delete, each driven by the row alone.
+//! What every row of the catalogue gets: its routes, and the reads that serve them, driven by the row alone.
 
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Call, products};
+use super::{Answer, Call, writes};
+use crate::sandbox::announce;
 use crate::sandbox::query::{self, Filter, Query};
 use crate::sandbox::reply::{Page, Reply};
-use crate::sandbox::specs::{Spec, Style};
+use crate::sandbox::specs::{self, OddMeta, Paging, Shape, Spec};
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, Row, field};
-use crate::sandbox::view::Sight;
+use crate::sandbox::store::{Key, Row, Table, field};
+use crate::sandbox::view::{Sight, Span};
 
 /// Page size cap where `include` asks for options or modifiers.
 const HEAVY_INCLUDE_LIMIT: usize = 10;
@@ -27,46 +32,103 @@ pub(crate) enum Verb {
 /// The routes a row gives rise to.
 pub(crate) fn verbs(spec: &'static Spec) -> Vec<(&'static str, &'static str, Verb)> {
     let mut out = Vec::new();
-    if let Some(path) = spec.collection.as_deref() {
+    let collection = spec.collection.as_deref();
+    for path in collection.into_iter().chain(spec.lists.iter().map(String::as_str)) {
         out.push(("GET", path, Verb::List));
+    }
+    if let Some(path) = spec.create_path.as_deref().or(collection) {
         out.extend(spec.create.iter().map(|_| ("POST", path, Verb::Create)));
+    }
+    if let Some(path) = collection {
         out.extend(spec.batch_update.iter().map(|_| ("PUT", path, Verb::UpdateMany)));
         out.extend(spec.delete_by.iter().map(|_| ("DELETE", path, Verb::DeleteBy)));
     }
     if let Some(path) = spec.item.as_deref() {
-        out.push(("GET", path, Verb::Get));
+        if !spec.hidden_item {
+            out.push(("GET", path, Verb::Get));
+        }
         out.extend(spec.update.iter().map(|_| ("PUT", path, Verb::Update)));
         out.extend(spec.delete.iter().map(|_| ("DELETE", path, Verb::Delete)));
     }
     out
 }
 
+/// What a path says about a row: fields it must have, and its key.
+pub(crate) struct Place {
+    /// Fields fixed by the path, outermost first.
+    pub(crate) fixed: Vec<(&'static str, Key)>,
+    /// The row's own key, on the path of an item.
+    pub(crate) own: Option<Key>,
+}
+
+impl Place {
+    /// Reads the path of `call`; the parent that it names must exist.
+    fn of(spec: &'static Spec, call: &Call<'_>, verb: Verb) -> Result<Place, Reply> {
+        let names = call.pattern.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let mut fixed: Vec<(&'static str, Key)> = names
+            .enumerate()
+            .map(|(index, name)| (spec.params.get(name).map_or(name, String::as_str), call.key(index)))
+            .collect();
+        let on_item = matches!(verb, Verb::Get | Verb::Update | Verb::Delete);
+        let own = if spec.singleton {
+            let owner = fixed.last().map(|(_, key)| key.clone());
+            Some(owner.unwrap_or_else(|| call.query.get("channel_id").map_or(Key::Int(0), Key::parse)))
+        } else if !on_item {
+            None
+        } else if spec.compose.is_empty() {
+            fixed.pop().map(|(_, key)| key)
+        } else {
+            compose(spec, |name| Some(fixed.iter().find(|(field, _)| *field == name)?.1.to_string()))
+        };
+        if let Some(parent) = spec.parent.as_ref().filter(|parent| !parent.in_body) {
+            let key = fixed.iter().find(|(field, _)| *field == parent.field).map(|(_, key)| key);
+            let owner = specs::find(&parent.entity).ok_or_else(|| not_found(&parent.entity))?;
+            if key.is_some_and(|key| call.state.table(owner).see(key, call.state.lag).is_none()) {
+                return Err(not_found(&parent.entity));
+            }
+        }
+        Ok(Place { fixed, own })
+    }
+
+    /// The key, which the path of an item always has.
+    pub(crate) fn own(&self, spec: &Spec) -> Result<&Key, Reply> {
+        self.own.as_ref().ok_or_else(|| not_found(&spec.name))
+    }
+
+    /// Whether a row has the fields that the path fixes.
+    pub(crate) fn holds(&self, spec: &Spec, row: &Row) -> bool {
+        self.fixed.iter().all(|(name, key)| {
+            let value = field(spec, row, name);
+            Key::from_json(value).is_none_or(|own| own == *key)
+        })
+    }
+}
+
+/// A composite key of the texts that `part` gives for each of its fields.
+pub(crate) fn compose(spec: &Spec, part: impl Fn(&str) -> Option<String>) -> Option<Key> {
+    let parts: Option<Vec<String>> = spec.compose.iter().map(|name| part(name)).collect();
+    parts.filter(|parts| !parts.is_empty()).map(|parts| Key::parse(&parts.join("/")))
+}
+
 /// Runs `verb` on the resource.
 pub(crate) fn run(verb: Verb, spec: &'static Spec, call: &mut Call<'_>) -> Answer {
-    let parent = parent(spec, call)?;
+    let place = Place::of(spec, call, verb)?;
+    let events = call.state.outbox.len();
     let answer = match verb {
-        Verb::List => list(spec, call, parent.as_ref()),
-        Verb::Get => get(spec, call, parent.as_ref()),
-        Verb::Create => create(spec, call, parent.as_ref()),
-        Verb::Update => update(spec, call, parent.as_ref()),
-        Verb::UpdateMany => update_many(spec, call),
-        Verb::Delete => delete(spec, call, parent.as_ref()),
-        Verb::DeleteBy => delete_by(spec, call),
+        Verb::List => list(spec, call, &place),
+        Verb::Get => get(spec, call, &place),
+        Verb::Create => writes::create(spec, call, &place),
+        Verb::Update => writes::update(spec, call, &place),
+        Verb::UpdateMany => writes::update_many(spec, call, &place),
+        Verb::Delete => writes::delete(spec, call, &place),
+        Verb::DeleteBy => writes::delete_by(spec, call),
     };
+    if spec.name == "price_list_record" && matches!(verb, Verb::Create | Verb::UpdateMany | Verb::DeleteBy) {
+        announce::gather_records(&mut call.state.outbox, events);
+    }
     let in_batch = spec.create.as_ref().is_some_and(|rules| rules.envelope.as_deref() == Some("batch"));
     let count = call.body.as_array().map_or(1, Vec::len);
     answer.map_err(|reply| if in_batch && reply.status == 422 { reply.in_batch(count) } else { reply })
-}
-
-/// The parent named in the path, which must exist.
-fn parent(spec: &'static Spec, call: &Call<'_>) -> Result<Option<(&'static str, Key)>, Reply> {
-    let Some(parent) = spec.parent.as_ref().filter(|parent| !parent.in_body) else { return Ok(None) };
-    let key = call.key(0);
-    let owner = crate::sandbox::specs::find(&parent.entity).ok_or_else(|| not_found(&parent.entity))?;
-    if call.state.table(owner).see(&key, call.state.lag).is_none() {
-        return Err(not_found(&parent.entity));
-    }
-    Ok(Some((parent.field.as_str(), key)))
 }
 
 /// A V3 404.
@@ -74,109 +136,233 @@ pub(crate) fn not_found(what: &str) -> Reply {
     Reply::plain(404, &format!("The requested {} was not found.", what.replace('_', " ")))
 }
 
-/// The rows that meet the filters, in order of id. Uses the ids or an index where a filter names them.
-pub(crate) fn select(
-    state: &State,
+/// The ids of the rows that meet the filters, in order; all rows are not copied only to be counted.
+pub(crate) enum Chosen<'a> {
+    All(&'a [Key]),
+    Some(Vec<Key>),
+}
+
+impl Chosen<'_> {
+    pub(crate) fn keys(&self) -> &[Key] {
+        match self {
+            Chosen::All(keys) => keys,
+            Chosen::Some(keys) => keys,
+        }
+    }
+}
+
+/// Chooses the rows that meet the filters. Uses the ids, an index or the date of change where a filter names them.
+pub(crate) fn choose<'a>(
+    state: &'a State,
     spec: &'static Spec,
     filters: &[Filter],
-    lag: std::time::Duration,
-) -> Vec<Row> {
+    lag: Duration,
+) -> Chosen<'a> {
     let table = state.table(spec);
-    let narrow = filters.iter().find_map(|filter| {
-        let (name, values) = filter.wanted()?;
-        if name == spec.id || (name == "location_id" && spec.name == "location") {
-            return Some(query::keys(values));
-        }
-        let exact = table.is_indexed(name)
-            && spec.name != "customer_address"
-            && !(spec.name == "customer" && name == "name");
-        exact.then(|| {
-            let mut keys: Vec<Key> = values.iter().flat_map(|value| table.find(name, value)).collect();
-            keys.sort();
-            keys.dedup();
-            keys
-        })
-    });
-    let accepts = |row: &&Row| filters.iter().all(|filter| filter.accepts(spec, row));
-    match narrow {
-        Some(keys) => keys.iter().filter_map(|key| table.see(key, lag)).filter(accepts).cloned().collect(),
-        None => table.scan(lag).map(|(_, row)| row).filter(accepts).cloned().collect(),
+    if filters.is_empty() && lag.is_zero() {
+        return Chosen::All(table.ids());
     }
+    let accepts = |row: &Row| filters.iter().all(|filter| filter.accepts(spec, row));
+    if let Some(keys) = filters.iter().find_map(|filter| named(spec, table, filter)) {
+        let fits = |key: &Key| table.see(key, lag).is_some_and(|row| accepts(&row));
+        return Chosen::Some(keys.into_iter().filter(fits).collect());
+    }
+    if lag.is_zero()
+        && let Some((from, to)) = query::span(spec, filters)
+        && let Some(mut keys) = table.modified_between(from, to)
+    {
+        if filters.iter().any(|filter| !filter.is_span(spec)) {
+            keys.retain(|key| table.get(key).is_some_and(|row| accepts(&row)));
+        }
+        return Chosen::Some(keys);
+    }
+    Chosen::Some(table.scan(lag).filter(|(_, row)| accepts(row)).map(|(key, _)| key.clone()).collect())
 }
 
-/// A page of rows in a V3 envelope.
-pub(crate) fn envelope(spec: &'static Spec, state: &State, query: &Query, rows: &[Row]) -> Reply {
+/// The ids that a filter names, by the id itself or by an index.
+fn named(spec: &Spec, table: &Table, filter: &Filter) -> Option<Vec<Key>> {
+    let (name, values) = filter.wanted()?;
+    if name == spec.id || (name == "location_id" && spec.name == "location") {
+        return Some(query::keys(values));
+    }
+    let exact = table.is_indexed(name) && !(name == "name" && spec.name.starts_with("customer"));
+    exact.then(|| {
+        let mut keys: Vec<Key> = values.iter().flat_map(|value| table.find(name, value)).collect();
+        keys.sort();
+        keys.dedup();
+        keys
+    })
+}
+
+/// The rows that meet the filters, in order of id.
+pub(crate) fn select(state: &State, spec: &'static Spec, filters: &[Filter], lag: Duration) -> Vec<Row> {
+    let table = state.table(spec);
+    choose(state, spec, filters, lag).keys().iter().filter_map(|key| table.see(key, lag)).collect()
+}
+
+/// The rows of `keys` as a list shows them.
+fn shown(spec: &'static Spec, state: &State, query: &Query, keys: &[Key]) -> Vec<Value> {
+    let (table, sight) = (state.table(spec), Sight::new(state, query).span(Span::List));
+    let rows = keys.iter().filter_map(|key| table.see(key, state.lag));
+    rows.map(|row| Value::Object(query::project(query, &spec.id, sight.show(spec, &row)))).collect()
+}
+
+/// A page of the chosen rows, wrapped as the resource wraps its lists.
+pub(crate) fn envelope(spec: &'static Spec, state: &State, query: &Query, keys: &[Key]) -> Reply {
     let heavy = query.lists("include", "options") || query.lists("include", "modifiers");
     let page = Page::of(query, if heavy { HEAVY_INCLUDE_LIMIT.min(spec.limit) } else { spec.limit });
-    let sight = Sight::new(state, query);
-    let shown: Vec<Value> = rows
-        .iter()
-        .skip(page.skip())
-        .take(page.limit)
-        .map(|row| Value::Object(query::project(query, &spec.id, sight.show(spec, row))))
-        .collect();
-    if rows.is_empty() && spec.empty_is_204 {
+    let whole = spec.paging == Paging::None;
+    let first = if whole { 0 } else { page.skip().min(keys.len()) };
+    let last = if whole { keys.len() } else { first.saturating_add(page.limit).min(keys.len()) };
+    let data = shown(spec, state, query, &keys[first..last]);
+    if data.is_empty() && spec.empty_is_204 && (keys.is_empty() || spec.shape == Shape::Bare) {
         return Reply::empty(204);
     }
-    let meta = page.meta(rows.len(), shown.len(), query);
-    Reply::bare(200, json!({"data": shown, "meta": meta}))
+    if spec.shape == Shape::Bare {
+        return Reply::bare(200, Value::Array(data));
+    }
+    if spec.no_meta {
+        return Reply::bare(200, json!({"data": data}));
+    }
+    if spec.paging != Paging::Pages {
+        return Reply::data(200, data);
+    }
+    let mut meta = page.meta(keys.len(), data.len(), query);
+    if let Some(odd) = spec.odd_meta {
+        reword(odd, page, &mut meta["pagination"]);
+    }
+    if spec.cursor && query.get("page").is_none() {
+        meta["cursor_pagination"] = cursor_meta(&keys[first..last], page.limit, last < keys.len());
+    }
+    Reply::wrapped(200, Value::Array(data), meta)
 }
 
-fn list(spec: &'static Spec, call: &mut Call<'_>, parent: Option<&(&'static str, Key)>) -> Answer {
-    let mut filters = Filter::of(spec, call.query);
-    if spec.cursor && (call.query.get("after").is_some() || call.query.get("before").is_some()) {
-        return Ok(cursor_page(spec, call, &filters));
+fn reword(odd: OddMeta, page: Page, meta: &mut Value) {
+    let total = |name: &str| meta[name].clone();
+    match odd {
+        OddMeta::Offset => {
+            *meta = json!({"offset": page.skip(), "limit": page.limit, "total_items": total("total")});
+        }
+        OddMeta::TotalPage => {
+            let pages = total("total_pages");
+            if let Some(map) = meta.as_object_mut() {
+                map.shift_remove("total_pages");
+                map.insert("total_page".to_owned(), pages);
+            }
+        }
     }
-    if let Some((name, key)) = parent {
+}
+
+fn list(spec: &'static Spec, call: &mut Call<'_>, place: &Place) -> Answer {
+    if let Some(name) = call.query.names().find(|name| spec.strict && !is_known(spec, name)) {
+        return Err(Reply::field(400, name, format!("The parameter {name} is not known.")));
+    }
+    let mut filters = Filter::of(spec, call.query);
+    for (name, key) in &place.fixed {
         filters.insert(0, Filter::new(name, &key.to_string()));
     }
-    let mut rows = select(call.state, spec, &filters, call.state.lag);
-    sort(spec, call.query, &mut rows);
-    Ok(envelope(spec, call.state, call.query, &rows))
+    let chosen = choose(call.state, spec, &filters, call.state.lag);
+    if spec.paging == Paging::AfterId {
+        return Ok(after_id(spec, call, chosen.keys()));
+    }
+    if spec.cursor && (call.query.get("after").is_some() || call.query.get("before").is_some()) {
+        return Ok(cursor_page(spec, call, chosen.keys()));
+    }
+    let sorted = sorted(spec, call, chosen.keys());
+    let mut reply =
+        envelope(spec, call.state, call.query, sorted.as_deref().unwrap_or_else(|| chosen.keys()));
+    // Below one parent, metafields page by number only.
+    if !spec.lists.is_empty()
+        && !spec.lists.iter().any(|list| list == call.pattern)
+        && let Some(meta) = reply.body.as_mut().and_then(|body| body.get_mut("meta")?.as_object_mut())
+    {
+        meta.shift_remove("cursor_pagination");
+    }
+    Ok(reply)
 }
 
-/// `sort=field[:asc|desc]` or `sort=field&direction=desc`.
-fn sort(spec: &'static Spec, query: &Query, rows: &mut [Row]) {
-    let Some(by) = query.get("sort") else { return };
-    let (name, way) = by.split_once(':').unwrap_or((by, query.get("direction").unwrap_or("asc")));
+fn is_known(spec: &Spec, name: &str) -> bool {
+    matches!(name, "page" | "limit" | "include" | "sort" | "direction")
+        || spec.filters.iter().any(|filter| filter == name)
+}
+
+/// `sort=field[:asc|desc]` or `sort=field&direction=desc`; none where the list keeps the order of ids.
+fn sorted(spec: &'static Spec, call: &Call<'_>, keys: &[Key]) -> Option<Vec<Key>> {
+    let by = call.query.get("sort")?;
+    let (name, way) = by.split_once(':').unwrap_or((by, call.query.get("direction").unwrap_or("asc")));
     if !spec.template.contains_key(name) {
-        return;
+        return None;
     }
-    rows.sort_by(|left, right| {
-        let (left, right) = (field(spec, left, name), field(spec, right, name));
-        match (left.as_f64(), right.as_f64()) {
-            (Some(left), Some(right)) => left.total_cmp(&right),
-            _ => left.as_str().cmp(&right.as_str()),
-        }
+    let table = call.state.table(spec);
+    let mut rows: Vec<(Value, &Key)> = keys
+        .iter()
+        .filter_map(|key| {
+            let row = table.see(key, call.state.lag)?;
+            Some((field(spec, &row, name).clone(), key))
+        })
+        .collect();
+    rows.sort_by(|(left, _), (right, _)| match (left.as_f64(), right.as_f64()) {
+        (Some(left), Some(right)) => left.total_cmp(&right),
+        _ => left.as_str().cmp(&right.as_str()),
     });
     if way == "desc" {
         rows.reverse();
     }
+    Some(rows.into_iter().map(|(_, key)| key.clone()).collect())
 }
 
-/// A page by cursor: the cursor is the id of the last (or first) row, in base 36 so that nobody computes with it.
-fn cursor_page(spec: &'static Spec, call: &Call<'_>, filters: &[Filter]) -> Reply {
-    let rows = select(call.state, spec, filters, call.state.lag);
+/// Rows after the id given, as channel listings page.
+fn after_id(spec: &'static Spec, call: &Call<'_>, keys: &[Key]) -> Reply {
     let limit = Page::of(call.query, spec.limit).limit;
-    let read = |name| call.query.get(name).and_then(|text| u64::from_str_radix(text, 36).ok());
-    let id = |row: &Row| row.get(&spec.id).and_then(Value::as_u64).unwrap_or(0);
-    let shown: Vec<&Row> = match (read("after"), read("before")) {
-        (_, Some(before)) => {
-            let all: Vec<&Row> = rows.iter().filter(|row| id(row) < before).collect();
-            all[all.len().saturating_sub(limit)..].to_vec()
+    let after = call.query.get("after").map_or(Key::Int(0), Key::parse);
+    let first = keys.partition_point(|key| *key <= after);
+    let last = first.saturating_add(limit).min(keys.len());
+    let data = shown(spec, call.state, call.query, &keys[first..last]);
+    Reply::data(200, data)
+}
+
+/// A page by cursor: the cursor names the last (or first) row in a form that nobody computes with.
+fn cursor_page(spec: &'static Spec, call: &Call<'_>, keys: &[Key]) -> Reply {
+    let limit = Page::of(call.query, spec.limit).limit;
+    let read = |name| call.query.get(name).and_then(cursor_key);
+    let (first, last) = match read("before") {
+        Some(before) => {
+            let last = keys.partition_point(|key| *key < before);
+            (last.saturating_sub(limit), last)
         }
-        (after, None) => rows.iter().filter(|row| id(row) > after.unwrap_or(0)).take(limit).collect(),
+        None => {
+            let first = read("after").map_or(0, |after| keys.partition_point(|key| *key <= after));
+            (first, first.saturating_add(limit).min(keys.len()))
+        }
     };
-    let cursor = |row: Option<&&Row>| row.map_or(String::new(), |row| base36(id(row)));
-    let (start, end) = (cursor(shown.first()), cursor(shown.last()));
+    let data = shown(spec, call.state, call.query, &keys[first..last]);
+    let meta = cursor_meta(&keys[first..last], limit, last < keys.len());
+    Reply::wrapped(200, Value::Array(data), json!({"cursor_pagination": meta}))
+}
+
+fn cursor_meta(keys: &[Key], limit: usize, more: bool) -> Value {
+    let cursor = |key: Option<&Key>| key.map_or(String::new(), cursor_text);
+    let (start, end) = (cursor(keys.first()), cursor(keys.last()));
     let mut links = Map::new();
-    if shown.last().is_some_and(|last| rows.last().is_some_and(|row| id(row) > id(last))) {
+    if more {
         links.insert("next".to_owned(), Value::from(format!("?after={end}&limit={limit}")));
     }
-    let sight = Sight::new(call.state, call.query);
-    let data: Vec<Value> = shown.iter().map(|row| Value::Object(sight.show(spec, row))).collect();
-    let meta = json!({"count": data.len(), "per_page": limit, "start_cursor": start, "end_cursor": end, "links": links});
-    Reply::bare(200, json!({"data": data, "meta": {"cursor_pagination": meta}}))
+    json!({"count": keys.len(), "per_page": limit, "start_cursor": start, "end_cursor": end, "links": links})
+}
+
+/// Numbers in base 36, texts in base64 behind a dash.
+fn cursor_text(key: &Key) -> String {
+    match key {
+        Key::Int(number) => base36(*number),
+        Key::Text(text) => format!("-{}", URL_SAFE_NO_PAD.encode(text)),
+    }
+}
+
+fn cursor_key(text: &str) -> Option<Key> {
+    match text.strip_prefix('-') {
+        Some(digits) => String::from_utf8(URL_SAFE_NO_PAD.decode(digits).ok()?).ok().map(Key::Text),
+        None => u64::from_str_radix(text, 36).ok().map(Key::Int),
+    }
 }
 
 fn base36(mut number: u64) -> String {
@@ -188,229 +374,21 @@ fn base36(mut number: u64) -> String {
     digits.iter().rev().collect()
 }
 
-/// The id in the path, after the parent's.
-fn own_key(call: &Call<'_>, parent: Option<&(&'static str, Key)>) -> Key {
-    call.key(usize::from(parent.is_some()))
-}
-
-fn belongs(spec: &Spec, row: &Row, parent: Option<&(&'static str, Key)>) -> bool {
-    parent.is_none_or(|(name, key)| field(spec, row, name) == &key.json())
-}
-
-fn get(spec: &'static Spec, call: &mut Call<'_>, parent: Option<&(&'static str, Key)>) -> Answer {
-    let key = own_key(call, parent);
-    let row = call.state.table(spec).see(&key, call.state.lag).filter(|row| belongs(spec, row, parent));
+fn get(spec: &'static Spec, call: &mut Call<'_>, place: &Place) -> Answer {
+    let key = place.own(spec)?;
+    let row = call.state.table(spec).see(key, call.state.lag).filter(|row| place.holds(spec, row));
+    // A setting that nobody has changed shows its defaults.
+    let row = if spec.singleton { Some(row.unwrap_or_default()) } else { row };
     let row = row.ok_or_else(|| not_found(&spec.name))?;
-    let shown = Sight::new(call.state, call.query).show(spec, row);
-    Ok(Reply::data(200, query::project(call.query, &spec.id, shown)))
+    let shown = Sight::new(call.state, call.query).span(Span::Alone).show(spec, &row);
+    Ok(alone(spec, 200, query::project(call.query, &spec.id, shown).into()))
 }
 
-/// The object a body holds.
-pub(crate) fn object(body: &Value) -> Result<&Map<String, Value>, Reply> {
-    body.as_object().ok_or_else(|| Reply::field(422, "body", "The body must be a JSON object."))
-}
-
-/// The array a body holds, at most `max` long.
-pub(crate) fn array(body: &Value, max: usize) -> Result<&Vec<Value>, Reply> {
-    let items = body.as_array().ok_or_else(|| Reply::field(422, "body", "The body must be a JSON array."))?;
-    if items.len() > max {
-        return Err(Reply::plain(413, &format!("At most {max} items are allowed in one request.")));
+/// One row, wrapped as the resource wraps single rows.
+pub(crate) fn alone(spec: &Spec, status: u16, row: Value) -> Reply {
+    match spec.shape {
+        Shape::Data if spec.no_meta => Reply::bare(status, json!({"data": row})),
+        Shape::Data => Reply::data(status, row),
+        Shape::Bare | Shape::BareOne => Reply::bare(status, row),
     }
-    if items.is_empty() {
-        return Err(Reply::field(422, "body", "The array is empty."));
-    }
-    Ok(items)
-}
-
-fn create(spec: &'static Spec, call: &mut Call<'_>, parent: Option<&(&'static str, Key)>) -> Answer {
-    let rules = spec.create.as_ref().ok_or_else(|| Reply::plain(405, "Method not allowed."))?;
-    if rules.style == Style::Single {
-        let row = accept(call.state, spec, None, object(call.body)?, parent)?;
-        let key = products::insert(call.state, spec, row)?;
-        return Ok(shown(call, spec, &[key], rules.status, true));
-    }
-    let mut rows = Vec::new();
-    for (index, item) in array(call.body, rules.max)?.iter().enumerate() {
-        let item =
-            item.as_object().ok_or_else(|| at(index, Reply::field(422, "body", "must be an object")))?;
-        rows.push(accept(call.state, spec, None, item, None).map_err(|reply| at(index, reply))?);
-    }
-    let keys: Vec<Key> = rows.into_iter().map(|row| call.state.insert(spec, row)).collect();
-    let mut reply = shown(call, spec, &keys, rules.status, false);
-    if rules.envelope.as_deref() == Some("batch")
-        && let Some(body) = &mut reply.body
-    {
-        body["meta"] = json!({"total": keys.len(), "success": keys.len(), "failed": 0});
-    }
-    Ok(reply)
-}
-
-/// Puts the index of the item before the names of its faulty fields, as the API's batch errors do.
-pub(crate) fn at(index: usize, mut reply: Reply) -> Reply {
-    if let Some(errors) = reply.body.as_mut().and_then(|body| body.get_mut("errors"))
-        && let Some(map) = errors.as_object()
-    {
-        *errors = map.iter().map(|(name, text)| (format!("{index}.{name}"), text.clone())).collect();
-    }
-    reply
-}
-
-/// The answer that shows rows just written.
-pub(crate) fn shown(call: &Call<'_>, spec: &'static Spec, keys: &[Key], status: u16, single: bool) -> Reply {
-    let sight = Sight { lag: std::time::Duration::ZERO, ..Sight::new(call.state, call.query) };
-    let table = call.state.table(spec);
-    let mut rows: Vec<Value> = keys
-        .iter()
-        .filter_map(|key| table.get(key))
-        .map(|row| Value::Object(sight.show(spec, row)))
-        .collect();
-    if single {
-        return Reply::data(status, rows.pop().unwrap_or(Value::Null));
-    }
-    Reply::data(status, rows)
-}
-
-fn update(spec: &'static Spec, call: &mut Call<'_>, parent: Option<&(&'static str, Key)>) -> Answer {
-    let key = own_key(call, parent);
-    let old = call.state.table(spec).get(&key).filter(|row| belongs(spec, row, parent)).cloned();
-    let old = old.ok_or_else(|| not_found(&spec.name))?;
-    let patch = accept(call.state, spec, Some((&key, &old)), object(call.body)?, parent)?;
-    products::change(call.state, spec, &key, patch)?;
-    let status = spec.update.as_ref().map_or(200, |rules| rules.status);
-    Ok(shown(call, spec, &[key], status, true))
-}
-
-fn update_many(spec: &'static Spec, call: &mut Call<'_>) -> Answer {
-    let rules = spec.batch_update.as_ref().ok_or_else(|| Reply::plain(405, "Method not allowed."))?;
-    let mut patches = Vec::new();
-    for (index, item) in array(call.body, rules.max)?.iter().enumerate() {
-        let refuse = |name: &str, text: &str| at(index, Reply::field(422, name, text));
-        let item = item.as_object().ok_or_else(|| refuse("body", "must be an object"))?;
-        let key =
-            item.get(&spec.id).and_then(Key::from_json).ok_or_else(|| refuse(&spec.id, "is required"))?;
-        let old =
-            call.state.table(spec).get(&key).cloned().ok_or_else(|| refuse(&spec.id, "does not exist"))?;
-        let patch =
-            accept(call.state, spec, Some((&key, &old)), item, None).map_err(|reply| at(index, reply))?;
-        patches.push((key, patch));
-    }
-    let keys: Vec<Key> = patches.iter().map(|(key, _)| key.clone()).collect();
-    for (key, patch) in patches {
-        products::change(call.state, spec, &key, patch)?;
-    }
-    if rules.reply.as_deref() == Some("meta") {
-        let meta = json!({"total": keys.len(), "success": keys.len(), "failed": 0});
-        return Ok(Reply::bare(200, json!({"meta": meta})));
-    }
-    Ok(shown(call, spec, &keys, 200, false))
-}
-
-fn delete(spec: &'static Spec, call: &mut Call<'_>, parent: Option<&(&'static str, Key)>) -> Answer {
-    let key = own_key(call, parent);
-    if !call.state.table(spec).get(&key).is_some_and(|row| belongs(spec, row, parent)) {
-        return Err(not_found(&spec.name));
-    }
-    products::check_delete(call.state, spec, &key)?;
-    call.state.delete(spec, &key);
-    Ok(Reply::empty(spec.delete.as_ref().map_or(204, |rules| rules.status)))
-}
-
-fn delete_by(spec: &'static Spec, call: &mut Call<'_>) -> Answer {
-    let rules = spec.delete_by.as_ref().ok_or_else(|| Reply::plain(405, "Method not allowed."))?;
-    let filters: Vec<Filter> = rules
-        .keys
-        .iter()
-        .filter_map(|name| Some(Filter::new(name, call.query.get(name).filter(|text| !text.is_empty())?)))
-        .collect();
-    if filters.is_empty() {
-        call.forbidden = true;
-        if !rules.collection {
-            return match rules.without_filter {
-                204 => Ok(Reply::empty(204)),
-                status => Err(Reply::field(status, "filter", "At least one filter must be given.")),
-            };
-        }
-    }
-    let rows = select(call.state, spec, &filters, std::time::Duration::ZERO);
-    if rows.len() > rules.max && !filters.is_empty() {
-        return Err(Reply::plain(413, &format!("At most {} rows can be deleted in one request.", rules.max)));
-    }
-    let keys: Vec<Key> = rows.iter().filter_map(|row| row.get(&spec.id).and_then(Key::from_json)).collect();
-    let count = keys.iter().filter(|key| call.state.delete(spec, key)).count();
-    if rules.status == 202 {
-        return Ok(Reply::bare(202, json!({"meta": {"total": count, "success": count, "failed": 0}})));
-    }
-    Ok(Reply::empty(rules.status))
-}
-
-/// Checks a body against the row and returns the fields to store. `old` is the row an update changes.
-pub(crate) fn accept(
-    state: &State,
-    spec: &'static Spec,
-    old: Option<(&Key, &Row)>,
-    body: &Map<String, Value>,
-    parent: Option<&(&'static str, Key)>,
-) -> Result<Map<String, Value>, Reply> {
-    let mut errors = Map::new();
-    if old.is_none() {
-        for name in &spec.required {
-            if body.get(name).is_none_or(|value| value.is_null() || value == "") {
-                errors.insert(name.clone(), Value::from(format!("{name} is required")));
-            }
-        }
-    }
-    let mut out = Map::new();
-    for (name, value) in body {
-        if spec.readonly.contains(name) || name.starts_with('_') || *name == spec.id {
-            continue;
-        }
-        if let Some(text) = fault(spec, name, value) {
-            errors.insert(name.clone(), Value::from(text));
-        }
-        out.insert(name.clone(), value.clone());
-    }
-    if !errors.is_empty() {
-        return Err(Reply::invalid(422, "JSON data is missing or invalid", errors));
-    }
-    if old.is_none() {
-        out.retain(|_, value| !value.is_null());
-    }
-    if let Some((name, key)) = parent {
-        out.insert((*name).to_owned(), key.json());
-    }
-    for rule in &spec.unique {
-        let Some(text) = out.get(&rule.field).and_then(Value::as_str).filter(|text| !text.is_empty()) else {
-            continue;
-        };
-        let taken = state.table(spec).find(&rule.field, text);
-        if taken.iter().any(|key| old.is_none_or(|(own, _)| own != key)) {
-            return Err(Reply::field(
-                rule.status,
-                &rule.field,
-                format!("The {} is already in use.", rule.field),
-            ));
-        }
-    }
-    Ok(out)
-}
-
-/// What is wrong with a field's value, judged by the type of its default and by the row's choices.
-fn fault(spec: &Spec, name: &str, value: &Value) -> Option<String> {
-    if value.is_null() {
-        return None;
-    }
-    if let Some(choice) = spec.enums.iter().find(|choice| choice.field == name)
-        && !value.as_str().is_some_and(|text| choice.values.iter().any(|one| one == text))
-    {
-        return Some(format!("{name} must be one of {}", choice.values.join(", ")));
-    }
-    let right = match spec.template.get(name)? {
-        Value::Null => true,
-        Value::Bool(_) => value.is_boolean(),
-        Value::Number(_) => value.is_number(),
-        Value::String(_) => value.is_string(),
-        Value::Array(_) => value.is_array(),
-        Value::Object(_) => value.is_object(),
-    };
-    (!right).then(|| format!("{name} has the wrong type"))
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::generic::{not_found, select};
 use super::{Answer, Call};
-use crate::sandbox::events::StockCause;
+use crate::sandbox::events::{Event, StockCause};
 use crate::sandbox::query::Filter;
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs;
@@ -45,9 +45,9 @@ pub(crate) fn item(state: &State, row: &Row, locations: &[u64]) -> Value {
         .filter_map(|location| {
             let (spec, place) = (specs::known("location"), state.of("location").get(&Key::Int(*location))?);
             let level = level(row, *location);
-            Some(json!({"location_id": location, "location_code": field(spec, place, "code"),
-                "location_name": field(spec, place, "label"), "available_to_sell": level.max(0),
-                "total_inventory_onhand": level, "location_enabled": field(spec, place, "enabled"),
+            Some(json!({"location_id": location, "location_code": field(spec, &place, "code"),
+                "location_name": field(spec, &place, "label"), "available_to_sell": level.max(0),
+                "total_inventory_onhand": level, "location_enabled": field(spec, &place, "enabled"),
                 "settings": settings(row, level)}))
         })
         .collect();
@@ -73,7 +73,7 @@ pub(crate) fn list(call: &mut Call<'_>) -> Answer {
             call.state
                 .of("location")
                 .get(&Key::Int(*id))
-                .is_some_and(|row| filters.iter().all(|f| f.accepts(spec, row)))
+                .is_some_and(|row| filters.iter().all(|f| f.accepts(spec, &row)))
         })
         .collect();
     let rows = variants(call);
@@ -81,7 +81,7 @@ pub(crate) fn list(call: &mut Call<'_>) -> Answer {
     let data: Vec<Value> =
         rows.iter().skip(page.skip()).take(page.limit).map(|row| item(call.state, row, &places)).collect();
     let meta = page.meta(rows.len(), data.len(), call.query);
-    Ok(Reply::bare(200, json!({"data": data, "meta": meta})))
+    Ok(Reply::wrapped(200, Value::Array(data), meta))
 }
 
 /// `GET /v3/inventory/locations/{location_id}/items`.
@@ -103,7 +103,7 @@ pub(crate) fn list_at(call: &mut Call<'_>) -> Answer {
     };
     let data: Vec<Value> = rows.iter().skip(page.skip()).take(page.limit).map(show).collect();
     let meta = page.meta(rows.len(), data.len(), call.query);
-    Ok(Reply::bare(200, json!({"data": data, "meta": meta})))
+    Ok(Reply::wrapped(200, Value::Array(data), meta))
 }
 
 pub(crate) fn adjust_absolute(call: &mut Call<'_>) -> Answer {
@@ -112,6 +112,28 @@ pub(crate) fn adjust_absolute(call: &mut Call<'_>) -> Answer {
 
 pub(crate) fn adjust_relative(call: &mut Call<'_>) -> Answer {
     adjust(call, StockCause::Relative)
+}
+
+/// `PUT /v3/inventory/locations/{location_id}/items`: the settings of items, kept only as the event that they changed.
+pub(crate) fn set_settings(call: &mut Call<'_>) -> Answer {
+    let Key::Int(place) = call.key(0) else { return Err(not_found("location")) };
+    if !call.state.of("location").has(&Key::Int(place)) {
+        return Err(not_found("location"));
+    }
+    let items = call.body.get("settings").and_then(Value::as_array);
+    let items = items.ok_or_else(|| Reply::field(422, "settings", "settings is required"))?;
+    let mut changed = Vec::new();
+    for (index, item) in items.iter().take(ITEMS_MAX).enumerate() {
+        let identity = item.get("identity").unwrap_or(item);
+        let variant = variant(call.state, identity)
+            .map_err(|text| Reply::field(422, &format!("settings.{index}.identity"), text))?;
+        let row = call.state.of("variant").get(&variant).unwrap_or_default();
+        let product = field(specs::known("variant"), &row, "product_id").clone();
+        changed.push(json!({"variant_id": variant.json(), "product_id": product, "location_id": place}));
+    }
+    let scope = "store/channel/*/inventory/product/settings_changed";
+    call.state.outbox.extend(changed.into_iter().map(|data| Event::new(scope, data)));
+    Ok(Reply::bare(200, json!({"transaction_id": call.state.uuid()})))
 }
 
 /// Checks every item, then applies them all: one bad item refuses the lot.

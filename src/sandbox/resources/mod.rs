@@ -10,9 +10,11 @@ pub(crate) mod generic;
 pub(crate) mod hooks;
 pub(crate) mod inventory;
 pub(crate) mod orders;
+pub(crate) mod parts;
 pub(crate) mod products;
 pub(crate) mod shipments;
 pub(crate) mod store_info;
+pub(crate) mod writes;
 
 use std::sync::LazyLock;
 
@@ -28,6 +30,8 @@ use super::store::Key;
 /// A request on its way through a handler.
 pub(crate) struct Call<'a> {
     pub(crate) state: &'a mut State,
+    /// The pattern of the path that was asked for.
+    pub(crate) pattern: &'static str,
     pub(crate) query: &'a Query,
     pub(crate) body: &'a Value,
     /// The path parameters in order.
@@ -71,6 +75,29 @@ const SPECIAL: &[Special] = &[
     ("GET", "/v3/catalog/categories/{category_id}", products::get_legacy_category),
     ("DELETE", "/v3/catalog/categories", products::delete_legacy_categories),
     ("GET", "/v3/catalog/trees", products::list_trees),
+    ("GET", "/v3/catalog/products/{product_id}/options/{option_id}/values", parts::list_values),
+    ("POST", "/v3/catalog/products/{product_id}/options/{option_id}/values", parts::create_value),
+    ("GET", "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}", parts::get_value),
+    ("PUT", "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}", parts::update_value),
+    (
+        "DELETE",
+        "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}",
+        parts::delete_value,
+    ),
+    ("GET", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values", parts::list_values),
+    ("POST", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values", parts::create_value),
+    ("GET", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}", parts::get_value),
+    (
+        "PUT",
+        "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}",
+        parts::update_value,
+    ),
+    (
+        "DELETE",
+        "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}",
+        parts::delete_value,
+    ),
+    ("GET", "/v3/catalog/summary", parts::catalog_summary),
     ("POST", "/v3/customers", customers::create),
     ("POST", "/v3/customers/addresses", customers::create_addresses),
     ("DELETE", "/v2/customers", customers::delete_all),
@@ -87,6 +114,9 @@ const SPECIAL: &[Special] = &[
     ("GET", "/v2/orders/{order_id}/shipping_addresses/{id}", orders::get_address),
     ("GET", "/v2/orders/{order_id}/coupons", orders::list_coupons),
     ("GET", "/v2/orders/{order_id}/consignments", consignments::get_consignments),
+    ("GET", "/v2/orders/{order_id}/fees", parts::nothing_of_order),
+    ("GET", "/v2/orders/{order_id}/shipping_addresses/{address_id}/shipping_quotes", parts::nothing_of_order),
+    ("GET", "/v2/orders/{order_id}/consignments/shipping/{id}/shipping_quotes", parts::nothing_of_order),
     ("GET", "/v2/order_statuses", consignments::list_statuses),
     ("GET", "/v2/order_statuses/{status_id}", consignments::get_status),
     ("GET", "/v2/orders/{order_id}/shipments", shipments::list),
@@ -105,6 +135,7 @@ const SPECIAL: &[Special] = &[
     ("DELETE", "/v3/carts/{cart_id}/items/{item_id}", carts::delete_item),
     ("GET", "/v3/inventory/items", inventory::list),
     ("GET", "/v3/inventory/locations/{location_id}/items", inventory::list_at),
+    ("PUT", "/v3/inventory/locations/{location_id}/items", inventory::set_settings),
     ("PUT", "/v3/inventory/adjustments/absolute", inventory::adjust_absolute),
     ("POST", "/v3/inventory/adjustments/relative", inventory::adjust_relative),
     ("GET", "/v3/hooks", hooks::list),
@@ -133,6 +164,16 @@ static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
     });
     special.chain(generic).collect()
 });
+
+/// What calls are counted under whose path leads nowhere.
+const NOWHERE: &str = "(no such path)";
+
+/// The pattern of a path, whatever the method.
+pub(crate) fn pattern(path: &str) -> &'static str {
+    let parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+    let fitting = ROUTES.iter().filter_map(|route| Some((fit(route.pattern, &parts)?.len(), route.pattern)));
+    fitting.min_by_key(|(params, _)| *params).map_or(NOWHERE, |(_, pattern)| pattern)
+}
 
 /// What a path leads to.
 pub(crate) enum Found {
@@ -186,14 +227,15 @@ pub(crate) fn run(route: &Route, call: &mut Call<'_>) -> Reply {
         Handler::Special(run) => run(call),
         Handler::Generic(verb, spec) => generic::run(verb, spec, call),
     };
-    answer.unwrap_or_else(|refusal| refusal)
+    let reply = answer.unwrap_or_else(|refusal| refusal);
+    if route.pattern.starts_with("/v2/") { reply.in_v2() } else { reply }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pattern(method: &str, path: &str) -> Option<&'static str> {
+    fn found(method: &str, path: &str) -> Option<&'static str> {
         match find(method, path) {
             Found::Route(route, _) => Some(route.pattern),
             Found::WrongMethod | Found::Nothing => None,
@@ -202,10 +244,10 @@ mod tests {
 
     #[test]
     fn a_literal_segment_wins_over_a_parameter() {
-        assert_eq!(pattern("GET", "/v2/orders/count"), Some("/v2/orders/count"));
-        assert_eq!(pattern("GET", "/v2/orders/17"), Some("/v2/orders/{order_id}"));
-        assert_eq!(pattern("GET", "/v3/hooks/admin"), Some("/v3/hooks/admin"));
-        assert_eq!(pattern("DELETE", "/v2/orders/"), Some("/v2/orders"));
+        assert_eq!(found("GET", "/v2/orders/count"), Some("/v2/orders/count"));
+        assert_eq!(found("GET", "/v2/orders/17"), Some("/v2/orders/{order_id}"));
+        assert_eq!(found("GET", "/v3/hooks/admin"), Some("/v3/hooks/admin"));
+        assert_eq!(found("DELETE", "/v2/orders/"), Some("/v2/orders"));
         assert!(matches!(find("PATCH", "/v2/orders"), Found::WrongMethod));
         assert!(matches!(find("GET", "/v3/nothing"), Found::Nothing));
     }

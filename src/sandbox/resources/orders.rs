@@ -34,6 +34,9 @@ pub(crate) const STATUSES: [&str; 15] = [
     "Partially Refunded",
 ];
 
+/// The status that a refund brings about.
+pub(crate) const PARTIALLY_REFUNDED: i64 = 14;
+
 /// The name of a status.
 pub(crate) fn status_name(id: i64) -> Option<&'static str> {
     STATUSES.get(usize::try_from(id).ok()?).copied()
@@ -47,7 +50,7 @@ pub(crate) fn not_found() -> Reply {
 /// The id and the row of the order in the path.
 pub(crate) fn order(call: &Call<'_>, lag: Duration) -> Result<(u64, Row), Reply> {
     let key = call.key(0);
-    let row = call.state.of("order").see(&key, lag).cloned().ok_or_else(not_found)?;
+    let row = call.state.of("order").see(&key, lag).ok_or_else(not_found)?;
     match key {
         Key::Int(id) => Ok((id, row)),
         Key::Text(_) => Err(not_found()),
@@ -110,7 +113,7 @@ fn meets(call: &Call<'_>, row: &Row) -> bool {
 fn selected(call: &Call<'_>) -> Vec<Row> {
     let table = call.state.of("order");
     let mut rows: Vec<Row> =
-        table.scan(call.state.lag).map(|(_, row)| row).filter(|row| meets(call, row)).cloned().collect();
+        table.scan(call.state.lag).map(|(_, row)| row).filter(|row| meets(call, row)).collect();
     if let Some((name, way)) =
         call.query.get("sort").map(|text| text.split_once(':').unwrap_or((text, "asc")))
     {
@@ -161,9 +164,9 @@ pub(crate) fn get(call: &mut Call<'_>) -> Answer {
 }
 
 fn written(call: &Call<'_>, id: u64, status: u16) -> Reply {
-    let sight = Sight { lag: Duration::ZERO, ..Sight::new(call.state, call.query) };
+    let sight = Sight::new(call.state, call.query).now();
     let row = call.state.of("order").get(&Key::Int(id));
-    let shown = row.map(|row| Value::Object(sight.show(specs::known("order"), row)));
+    let shown = row.map(|row| Value::Object(sight.show(specs::known("order"), &row)));
     Reply::bare(status, shown.unwrap_or(Value::Null))
 }
 
@@ -259,7 +262,7 @@ fn line_row(state: &State, order: u64, address: u64, line: &Line) -> Map<String,
     }
     if let Some(variant) = line.variant.as_ref().and_then(|key| state.of("variant").get(key)) {
         for (own, name) in [("product_id", "product_id"), ("variant_id", "id"), ("sku", "sku")] {
-            row.insert(own.to_owned(), field(specs::known("variant"), variant, name).clone());
+            row.insert(own.to_owned(), field(specs::known("variant"), &variant, name).clone());
         }
     }
     row
@@ -351,7 +354,7 @@ pub(crate) fn update(call: &mut Call<'_>) -> Answer {
 pub(crate) fn change(state: &mut State, id: u64, mut patch: Map<String, Value>) -> bool {
     let (spec, key) = (specs::known("order"), Key::Int(id));
     let Some(row) = state.table(spec).get(&key) else { return false };
-    let before = field(spec, row, "status_id").as_i64().unwrap_or(0);
+    let before = field(spec, &row, "status_id").as_i64().unwrap_or(0);
     let after = patch.get("status_id").and_then(Value::as_i64).unwrap_or(before);
     if let Some(name) = status_name(after) {
         patch.insert("status".to_owned(), Value::from(name));

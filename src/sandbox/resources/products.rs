@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::generic::{accept, array, envelope, not_found, select, shown};
-use super::{Answer, Call};
+use super::generic::{choose, envelope, not_found, select};
+use super::writes::{accept, array, shown};
+use super::{Answer, Call, orders};
 use crate::sandbox::events::StockCause;
 use crate::sandbox::query::{self, Filter};
 use crate::sandbox::reply::{Page, Reply};
@@ -47,6 +48,14 @@ pub(crate) fn insert(
             set_initial_stock(&mut row, level);
             let key = state.insert(spec, row);
             state.refresh_level(product);
+            Ok(key)
+        }
+        "order_refund" => {
+            let order = row.get("order_id").and_then(Value::as_u64).unwrap_or(0);
+            let key = state.insert(spec, row);
+            // A refund is a change of the order's status, too.
+            let status = Map::from_iter([("status_id".to_owned(), Value::from(orders::PARTIALLY_REFUNDED))]);
+            orders::change(state, order, status);
             Ok(key)
         }
         _ => Ok(state.insert(spec, row)),
@@ -178,7 +187,7 @@ pub(crate) fn change(
 pub(crate) fn check_delete(state: &State, spec: &'static Spec, key: &Key) -> Result<(), Reply> {
     if spec.name == "variant"
         && let Some(row) = state.table(spec).get(key)
-        && field(spec, row, "sku_id").is_null()
+        && field(spec, &row, "sku_id").is_null()
     {
         return Err(Reply::field(422, "variant_id", "The base variant of a product cannot be deleted."));
     }
@@ -188,8 +197,8 @@ pub(crate) fn check_delete(state: &State, spec: &'static Spec, key: &Key) -> Res
 /// `GET /v3/catalog/variants`: every variant of the store.
 pub(crate) fn list_variants(call: &mut Call<'_>) -> Answer {
     let spec = specs::known("variant");
-    let rows = select(call.state, spec, &Filter::of(spec, call.query), call.state.lag);
-    Ok(envelope(spec, call.state, call.query, &rows))
+    let chosen = choose(call.state, spec, &Filter::of(spec, call.query), call.state.lag);
+    Ok(envelope(spec, call.state, call.query, chosen.keys()))
 }
 
 /// `PUT /v3/catalog/variants`: updates rows with an id, creates those without. All or nothing.
@@ -231,9 +240,8 @@ fn plan_variant(state: &State, spec: &'static Spec, item: &Value) -> Result<Plan
         let old: Row = state
             .table(spec)
             .get(&key)
-            .cloned()
             .ok_or_else(|| Reply::field(422, "id", format!("The variant {key} does not exist.")))?;
-        let mut patch = accept(state, spec, Some((&key, &old)), item, None)?;
+        let mut patch = accept(state, spec, Some((&key, &old)), item, &[])?;
         patch.remove("product_id");
         return Ok((Some(key), patch));
     }
@@ -241,7 +249,7 @@ fn plan_variant(state: &State, spec: &'static Spec, item: &Value) -> Result<Plan
     let product = product.filter(|key| state.of("product").get(key).is_some());
     let product =
         product.ok_or_else(|| Reply::field(422, "product_id", "An existing product_id is required."))?;
-    Ok((None, accept(state, spec, None, item, Some(&("product_id", product)))?))
+    Ok((None, accept(state, spec, None, item, &[("product_id", product)])?))
 }
 
 /// `GET /v3/catalog/trees`.
@@ -299,7 +307,7 @@ pub(crate) fn list_legacy_categories(call: &mut Call<'_>) -> Answer {
 pub(crate) fn get_legacy_category(call: &mut Call<'_>) -> Answer {
     let row =
         call.state.of("category").see(&call.key(0), call.state.lag).ok_or_else(|| not_found("category"))?;
-    Ok(Reply::data(200, legacy(row)))
+    Ok(Reply::data(200, legacy(&row)))
 }
 
 /// `DELETE /v3/catalog/categories`: everything, unless filtered.

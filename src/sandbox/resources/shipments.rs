@@ -34,7 +34,7 @@ pub(crate) fn open_lines(state: &State, order: u64) -> Vec<(u64, i64)> {
     let number = |row: &Map<String, Value>, name: &str| field(spec, row, name).as_i64().unwrap_or(0);
     let rows = table.find("order_id", &order.to_string()).into_iter().filter_map(|key| {
         let row = table.get(&key)?;
-        let left = number(row, "quantity") - number(row, "quantity_shipped");
+        let left = number(&row, "quantity") - number(&row, "quantity_shipped");
         if let Key::Int(id) = key { Some((id, left)) } else { None }
     });
     rows.filter(|(_, left)| *left > 0).collect()
@@ -51,7 +51,7 @@ pub(crate) fn insert(
     let mut shown = Vec::new();
     for (id, quantity) in items {
         let key = Key::Int(*id);
-        let Some(line) = state.table(lines).get(&key).cloned() else { continue };
+        let Some(line) = state.table(lines).get(&key) else { continue };
         let shipped = field(lines, &line, "quantity_shipped").as_i64().unwrap_or(0) + quantity;
         state.quiet_change(
             lines,
@@ -61,7 +61,7 @@ pub(crate) fn insert(
         shown.push(json!({"order_product_id": id, "product_id": field(lines, &line, "product_id"), "quantity": quantity}));
     }
     let parent = specs::known("order");
-    let owner = state.table(parent).get(&Key::Int(order)).cloned().unwrap_or_default();
+    let owner = state.table(parent).get(&Key::Int(order)).unwrap_or_default();
     row.insert("order_id".to_owned(), Value::from(order));
     row.insert("customer_id".to_owned(), field(parent, &owner, "customer_id").clone());
     row.insert("billing_address".to_owned(), field(parent, &owner, "billing_address").clone());
@@ -83,7 +83,7 @@ pub(crate) fn insert(
             "phone",
             "email",
         ];
-        let shown = render(spec, address);
+        let shown = render(spec, &address);
         let copied = names.iter().map(|name| ((*name).to_owned(), shown[*name].clone())).collect();
         row.insert("shipping_address".to_owned(), Value::Object(copied));
     }
@@ -131,7 +131,7 @@ pub(crate) fn create(call: &mut Call<'_>) -> Answer {
     }
     let key = insert(call.state, id, fields(body), &wanted);
     let row = call.state.of("order_shipment").get(&key).ok_or_else(not_found)?;
-    Ok(Reply::bare(201, Value::Object(render(specs::known("order_shipment"), row))))
+    Ok(Reply::bare(201, Value::Object(render(specs::known("order_shipment"), &row))))
 }
 
 fn fields(body: &Map<String, Value>) -> Map<String, Value> {
@@ -161,7 +161,7 @@ pub(crate) fn update(call: &mut Call<'_>) -> Answer {
     let body = call.body.as_object().ok_or_else(|| Reply::v2(400, "The body must be an object."))?;
     call.state.change(specs::known("order_shipment"), &key, fields(body));
     let row = call.state.of("order_shipment").get(&key).ok_or_else(not_found)?;
-    Ok(Reply::bare(200, Value::Object(render(specs::known("order_shipment"), row))))
+    Ok(Reply::bare(200, Value::Object(render(specs::known("order_shipment"), &row))))
 }
 
 /// `DELETE` of one shipment. The order keeps its status.

@@ -1,0 +1,103 @@
+//! `catalog:`: rows that a user adds to the catalogue, or puts in the place of its own.
+//!
+//! A row has the same fields as the rows that ship, in YAML. What a row must be is the catalogue's to say; this module
+//! finds the line to blame.
+
+use serde_json::{Map, Number};
+
+use super::mistake::Mistake;
+use super::names::{EntityNames, RowFault};
+use super::section::{Reading, Section};
+use super::tree::{Node, Place, Scalar, ScalarKind, Value};
+
+pub(super) const KEYS: &[&str] = &["entities"];
+
+/// The management API has some two hundred entities.
+const MAX_ROWS: usize = 500;
+
+/// The rows, and where they stand.
+pub(super) struct Rows<'n> {
+    section: &'n Node,
+    entries: &'n [Node],
+    /// As they are written.
+    pub(super) values: Vec<serde_json::Value>,
+}
+
+/// Reads the section; none where the file has none.
+pub(super) fn read<'n>(cx: &mut Reading<'_>, root: &'n Node) -> Option<Rows<'n>> {
+    let Value::Map(sections) = &root.value else { return None };
+    let (_, section) = sections.iter().find(|(key, _)| key.name == "catalog")?;
+    let entries = Section::open(cx, section, "catalog", KEYS).list(cx, "entities")?;
+    if let Some(one_too_many) = entries.get(MAX_ROWS) {
+        let message = format!("`catalog.entities` has {} rows", entries.len());
+        cx.wrong(Mistake::new(&one_too_many.at, message, format!("at most {MAX_ROWS}")));
+    }
+    let entries = &entries[..entries.len().min(MAX_ROWS)];
+    Some(Rows { section, entries, values: entries.iter().map(json).collect() })
+}
+
+/// The names of the catalogue with these rows; none, and a mistake for each fault, where they are refused.
+pub(super) fn merge(cx: &mut Reading<'_>, rows: &Rows<'_>) -> Option<Box<dyn EntityNames>> {
+    let faults = match cx.names.with_rows(&rows.values) {
+        Ok(names) => return Some(names),
+        Err(faults) => faults,
+    };
+    for RowFault { entity, what } in faults {
+        let is_meant = |(at, entry): &(usize, &Node)| match name_of(entry) {
+            Some(name) => name == entity,
+            None => format!("row {}", at + 1) == entity,
+        };
+        let entry = rows.entries.iter().enumerate().rfind(is_meant).map(|(_, entry)| entry);
+        let place = entry.map_or(&rows.section.at, |entry| blamed(entry, &what));
+        let mistake =
+            Mistake::new(place, format!("entity `{entity}`: {what}"), "a sound row of the catalogue");
+        cx.wrong(mistake.help("docs/catalog.md says what the fields of a row mean"));
+    }
+    None
+}
+
+/// The key of the entry that a fault is about, where it names one; else the entry.
+fn blamed<'n>(entry: &'n Node, what: &str) -> &'n Place {
+    let name = what.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`'));
+    name.and_then(|(name, _)| key_in(entry, name)).unwrap_or(&entry.at)
+}
+
+fn key_in<'n>(node: &'n Node, name: &str) -> Option<&'n Place> {
+    match &node.value {
+        Value::Map(entries) => entries
+            .iter()
+            .find_map(|(key, value)| if key.name == name { Some(&key.at) } else { key_in(value, name) }),
+        Value::List(items) => items.iter().find_map(|item| key_in(item, name)),
+        Value::Null | Value::Scalar(_) => None,
+    }
+}
+
+fn name_of(entry: &Node) -> Option<&str> {
+    let Value::Map(entries) = &entry.value else { return None };
+    entries.iter().find_map(|(key, value)| match &value.value {
+        Value::Scalar(scalar) if key.name == "name" => Some(scalar.text.as_str()),
+        _ => None,
+    })
+}
+
+fn json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Null => serde_json::Value::Null,
+        Value::Scalar(scalar) => scalar_json(scalar),
+        Value::List(items) => items.iter().map(json).collect(),
+        Value::Map(entries) => {
+            let fields = entries.iter().map(|(key, value)| (key.name.clone(), json(value)));
+            serde_json::Value::Object(fields.collect::<Map<_, _>>())
+        }
+    }
+}
+
+fn scalar_json(scalar: &Scalar) -> serde_json::Value {
+    match scalar.kind {
+        ScalarKind::Bool => (scalar.text == "true").into(),
+        ScalarKind::Number => {
+            scalar.text.parse::<Number>().map_or_else(|_| scalar.text.clone().into(), Into::into)
+        }
+        ScalarKind::Text => scalar.text.clone().into(),
+    }
+}

@@ -1,0 +1,72 @@
+//! Rows of the catalogue in the settings: merged, checked at load, and blamed by line.
+
+use bcbridge::catalog::Catalog;
+use bcbridge::config::{self, Settings};
+
+const STORE: &str =
+    "stores: [{ name: main, store_hash: abc123, access_token: '${T}', client_secrets: ['${T}'] }]\n";
+
+fn load(text: &str) -> Result<Settings, String> {
+    let env = |_: &str| Some("secret".to_owned());
+    let text = format!("{STORE}receiver: {{ public_url: 'https://bridge.example.com' }}\n{text}");
+    config::load_str("bcbridge.yaml", &text, &env, &Catalog::embedded().unwrap()).map_err(|e| e.to_string())
+}
+
+const GADGET: &str = "\
+catalog:
+  entities:
+    - name: gadget
+      doc: A gadget of ours.
+      key: [id]
+      ids: [gadget_id]
+      read: { one: '/v3/gadgets/{gadget_id}' }
+      list: { path: /v3/gadgets, pages: page, max: 100 }
+      scope:
+        - { name: store/gadget/updated, op: updated, id: [data.id] }
+";
+
+#[test]
+fn an_entity_of_the_users_is_as_good_as_ours() {
+    let settings = load(&format!("{GADGET}incoming: [{{ entity: gadget }}, {{ entity: order }}]\n")).unwrap();
+    assert_eq!(settings.incoming[0].entity, "gadget");
+    assert_eq!(settings.incoming[0].scopes, ["store/gadget/updated"]);
+    let catalog = Catalog::embedded().unwrap().with_rows(&settings.catalog).unwrap();
+    let row = catalog.entity("gadget").unwrap();
+    assert_eq!(row.list.as_ref().map(|list| list.max), Some(100));
+    assert_eq!(catalog.scope("store/gadget/updated").map(|(entity, _)| entity.name.as_str()), Some("gadget"));
+}
+
+#[test]
+fn the_mistakes_of_a_row_have_their_line() {
+    let errors = load(&GADGET.replace("path: /v3/gadgets,", "path: /v4/gadgets,")).unwrap_err();
+    assert!(errors.contains("entity `gadget`: the path \"/v4/gadgets\" is not one"), "{errors}");
+    assert!(errors.contains("bcbridge.yaml:5:"), "the row starts on line 5:\n{errors}");
+    let errors = load(&GADGET.replace("doc:", "dock:")).unwrap_err();
+    assert!(errors.contains("unknown field `dock`") && errors.contains("bcbridge.yaml:6:7"), "{errors}");
+    let errors = load("catalog: { entities: [{ doc: x }] }\n").unwrap_err();
+    assert!(errors.contains("row 1") && errors.contains("missing field `name`"), "{errors}");
+    let errors = load("catalog: { rows: [] }\n").unwrap_err();
+    assert!(errors.contains("unknown key `rows`"), "{errors}");
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_in() {
+    let errors = load("incoming: [{ entity: order_refund_quote }]\n").unwrap_err();
+    assert!(errors.contains("of which nothing can be read"), "{errors}");
+}
+
+#[test]
+fn scopes_of_single_channels_are_meant_only_when_they_are_named() {
+    let scopes = |text: &str| load(text).unwrap().incoming[0].scopes.clone();
+    let order = scopes("incoming: [{ entity: order }]\n");
+    assert_eq!(order.len(), 4);
+    assert!(order.iter().all(|scope| !scope.contains("channel")), "{order:?}");
+    let page = scopes("incoming: [{ entity: page }]\n");
+    assert_eq!(page, ["store/channel/{channel_id}/page/created", "store/channel/{channel_id}/page/updated"]);
+    let one = scopes("incoming: [{ entity: order, scopes: ['store/channel/17/order/*'] }]\n");
+    assert_eq!(one.len(), 4);
+    assert!(one.iter().all(|scope| scope.starts_with("store/channel/17/order/")), "{one:?}");
+    // Carts tell of their lines beside the entity of lines itself.
+    let lines = scopes("incoming: [{ entity: cart, scopes: ['store/cart/lineItem/*'] }]\n");
+    assert_eq!(lines.len(), 3);
+}
