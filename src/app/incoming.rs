@@ -61,6 +61,8 @@ fn entity(
         query: entry.query.clone(),
         windows: Windows { quiet: entry.quiet, max_wait: entry.max_wait },
         confirm_gone: entry.confirm_gone,
+        suppress_unchanged: entry.suppress_unchanged,
+        second_read: entry.second_read,
         format: match entry.format {
             RecordFormat::CloudEvents => Format::CloudEvents,
             RecordFormat::CloudEventsStructured => Format::CloudEventsStructured,

@@ -18,10 +18,16 @@ use crate::telemetry::Metrics;
 pub(super) struct IncomingMeter(pub(super) Metrics);
 
 impl Meter for IncomingMeter {
-    fn published(&self, entity: &str, op: Op, hints: usize, latency: Duration) {
+    fn published(&self, entity: &str, op: Op, hints: usize, latency: Option<Duration>) {
         self.0.hydrated(entity, op.code());
         self.0.hints("published", hints);
-        self.0.hydration_latency(latency);
+        if let Some(latency) = latency {
+            self.0.hydration_latency(latency);
+        }
+    }
+
+    fn repaired(&self, store: &str, entity: &str, records: usize) {
+        self.0.sweep_repaired(store, entity, records);
     }
 
     fn suppressed(&self, _entity: &str, why: Suppressed, hints: usize) {

@@ -12,8 +12,6 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const INTAKE_RETENTION: Duration = DAY.saturating_mul(7);
 /// Dead letters wait for a person.
 const DEAD_LETTER_RETENTION: Duration = DAY.saturating_mul(30);
-/// A day more than the seven in which a repeated event or command is recognised.
-const LEDGER_RETENTION: Duration = DAY.saturating_mul(8);
 
 /// The topics of one store besides its entities'.
 #[derive(Debug, Clone)]
@@ -65,12 +63,8 @@ pub fn specs(settings: &Settings) -> Vec<TopicSpec> {
         add(deleted(settings, &topics.dead_letters, DEAD_LETTER_RETENTION));
         add(deleted(settings, &topics.commands, INTAKE_RETENTION));
         add(deleted(settings, &topics.results, INTAKE_RETENTION));
-        let retention = LEDGER_RETENTION.as_millis().to_string();
-        add(spec(
-            settings,
-            &topics.ledger,
-            &[("cleanup.policy", "compact,delete"), ("retention.ms", &retention)],
-        ));
+        // Never deleted by age: what is known of an entity holds until it changes. Its readers remove what is outdated.
+        add(spec(settings, &topics.ledger, &[("cleanup.policy", "compact")]));
         for entry in settings.incoming_of(&store.name) {
             let topic = entity_topic(settings, &store.name, &entry.entity, &entry.topic);
             add(spec(settings, &topic, &[("cleanup.policy", "compact")]));

@@ -19,7 +19,8 @@ pub mod hooks_plan;
 pub mod hooks_scopes;
 mod hooks_wanted;
 pub mod hooks_watch;
-pub mod paging;
 
 pub use access::{FIRST_PROBE, LAST_PROBE, StopReason, StoreState};
 pub use client::{ClientConfig, ClientError, OnReply, Seen, StoreClient, Timeouts};
+
+pub use crate::model::envelope as paging;

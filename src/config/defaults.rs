@@ -63,6 +63,8 @@ pub const QUIET: Duration = Duration::from_millis(250);
 pub const MAX_WAIT: Duration = Duration::from_secs(2);
 /// BigCommerce answers 404 for a moment after a create, from a replica that is behind; a minute is far beyond that.
 pub const CONFIRM_GONE: Duration = Duration::from_secs(60);
+/// Where no date tells whether a read came too early, a second one tells; replicas lag by seconds.
+pub const SECOND_READ: Duration = Duration::from_secs(60);
 
 /// The settings used when there is no file: one store, described by environment variables.
 pub const NO_FILE: &str = include_str!("no_file.yaml");

@@ -30,6 +30,8 @@ pub(super) const KEYS: &[&str] = &[
     "quiet",
     "max_wait",
     "confirm_gone",
+    "suppress_unchanged",
+    "second_read",
     "format",
     "topic",
     "key",
@@ -45,6 +47,9 @@ const FORMATS: [(&str, RecordFormat); 3] = [
 
 /// Polling faster than this would eat the quota; slower than a week is a forgotten unit.
 const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 86_400);
+
+/// Sooner, it would find what the first read found; later, consumers would have acted on it.
+const SECOND_READ: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
 pub(super) fn read(
     cx: &mut Reading<'_>,
@@ -89,6 +94,8 @@ fn plain(cx: &Reading<'_>, entity: String, kafka: &KafkaSettings) -> IncomingSet
         quiet: defaults::QUIET,
         max_wait: defaults::MAX_WAIT,
         confirm_gone: defaults::CONFIRM_GONE,
+        suppress_unchanged: false,
+        second_read: Some(defaults::SECOND_READ),
         format: RecordFormat::CloudEvents,
         topic: kafka.topics.names.entity.clone(),
         key: kafka.topics.key.clone(),
@@ -135,6 +142,8 @@ fn entry(
         confirm_gone: section
             .duration(cx, "confirm_gone", Duration::ZERO..=second * 86_400)
             .unwrap_or(base.confirm_gone),
+        suppress_unchanged: section.flag(cx, "suppress_unchanged").unwrap_or(base.suppress_unchanged),
+        second_read: second_read(cx, section).unwrap_or(base.second_read),
         format: section.choice(cx, "format", &FORMATS).unwrap_or(base.format),
         topic: template(cx, section, "topic", &of_topic).unwrap_or(base.topic),
         key: key_template(cx, section).unwrap_or(base.key),
@@ -267,6 +276,16 @@ fn poll(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<PollSettings> {
         poll.full = inner.duration(cx, "full", EVERY).unwrap_or(poll.full);
     }
     Some(poll)
+}
+
+/// `second_read: 60s` or `second_read: off`; the inner none is off.
+#[expect(clippy::option_option, reason = "not given, and off, are two things")]
+fn second_read(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<Option<Duration>> {
+    let allowed = "off, or a number with ms, s, m, h or d, from 10s to 10m";
+    section.parsed(cx, "second_read", allowed, |text| match text {
+        "off" => Some(None),
+        text => values::duration(text).filter(|wait| SECOND_READ.contains(wait)).map(Some),
+    })
 }
 
 /// `sweep: 1h` or `sweep: { every: 1h, full: 24h }`.

@@ -204,6 +204,10 @@ pub(super) struct Incoming {
     max_wait: Option<Time>,
     /// How long after a first 404 the second read follows. Default: 60s.
     confirm_gone: Option<Time>,
+    /// Settle callbacks that change nothing without a record. Default: false.
+    suppress_unchanged: Option<Flag>,
+    /// How long after a callback an entity without a date of change is read once more; `off`: never. Default: 60s.
+    second_read: Option<TimeOrOff>,
     /// Shape of the record. Default: cloudevents.
     format: Option<Format>,
     /// Topic template. Default: kafka.topics.names.entity.
@@ -311,6 +315,8 @@ pub(super) struct Whole;
 pub(super) struct Flag;
 /// A time with its unit.
 pub(super) struct Time;
+/// A time, or `off`.
+pub(super) struct TimeOrOff;
 
 macro_rules! inline_schema {
     ($type:ident, $schema:tt) => {
@@ -336,6 +342,7 @@ inline_schema!(Parameter, {
 inline_schema!(Whole, { "anyOf": [{ "type": "integer", "minimum": 1 }, { "type": "string", "pattern": "^([0-9]+|.*\\$\\{.+\\}.*)$" }] });
 inline_schema!(Flag, { "anyOf": [{ "type": "boolean" }, { "type": "string", "pattern": "^(true|false|.*\\$\\{.+\\}.*)$" }] });
 inline_schema!(Time, { "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d)|.*\\$\\{.+\\}.*)$" });
+inline_schema!(TimeOrOff, { "type": "string", "pattern": "^(off|[0-9]+(ms|s|m|h|d)|.*\\$\\{.+\\}.*)$" });
 
 /// The JSON Schema (draft 2020-12) of the settings file.
 #[must_use]

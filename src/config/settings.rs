@@ -221,6 +221,10 @@ pub struct IncomingSettings {
     pub max_wait: Duration,
     /// How long after a first 404 the entity is read again before it counts as gone.
     pub confirm_gone: Duration,
+    /// Callbacks that change nothing are settled without a record.
+    pub suppress_unchanged: bool,
+    /// How long after a callback an entity without a date of change is read once more; none: never.
+    pub second_read: Option<Duration>,
     /// Shape of the published record.
     pub format: RecordFormat,
     /// Topic of the records; already the default where the entry has none.

@@ -2,12 +2,12 @@
 //!
 //! A key is due when no hint about it came for the quiet window, or when the first one has waited for the
 //! longest wait. While it is being read, hints gather for the next read: a hint may only be answered by a read
-//! that began after it was consumed.
+//! that began after it was consumed. What shoppers cause is due before what the bridge makes of its own accord.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::model::hint::{Hint, Op};
+use crate::model::hint::{Cause, Hint, Op};
 use crate::model::ids::EntityId;
 use crate::model::record::{InRecord, Position};
 
@@ -38,18 +38,72 @@ pub struct History {
     pub gone_since: Option<Instant>,
     /// Reads that found it missing.
     pub misses: u32,
-    /// Reads that brought something older than it should be.
-    pub stale: u32,
-    /// Hints that there were at the first of them; those that joined later were not waited for.
+    /// When a read first brought something older than it should be.
+    pub stale_since: Option<Instant>,
+    /// Hints that there were at that time; those that joined later were not waited for.
     pub waited_for: usize,
     /// Replies that could not be understood.
     pub garbled: u32,
+    /// Since when the store refuses to show it.
+    pub denied_since: Option<Instant>,
+}
+
+/// Who waits for a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// A shopper caused it, or a person.
+    Live,
+    /// The bridge made it of its own accord: polls, snapshots, sweeps, second looks.
+    Patient,
+}
+
+impl Urgency {
+    /// Both, the more urgent one first.
+    pub const ALL: [Self; 2] = [Self::Live, Self::Patient];
+
+    /// Of a hint that was made for this reason.
+    pub const fn of(cause: Cause) -> Self {
+        match cause {
+            Cause::Callback | Cause::Sync => Self::Live,
+            Cause::Poll | Cause::Snapshot | Cause::Sweep | Cause::Recheck => Self::Patient,
+        }
+    }
+}
+
+/// How a gathering waits for its next read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until then, whatever happens: the store is in trouble.
+    NotBefore(Instant),
+    /// Until then, or until another hint is due, which may bring what was missing.
+    AtLatest(Instant),
 }
 
 impl Gathering {
     /// Whether a hint says that the entity was deleted.
     pub fn says_deleted(&self) -> bool {
         self.hints.iter().any(|g| g.hint.trigger.op == Op::Delete)
+    }
+
+    /// Whether a callback is among its hints: a change that somebody waits for.
+    pub fn has_callback(&self) -> bool {
+        self.hints.iter().any(|g| g.hint.cause() == Cause::Callback)
+    }
+
+    /// Whether a hint was made for this reason.
+    pub fn has(&self, cause: Cause) -> bool {
+        self.hints.iter().any(|g| g.hint.cause() == cause)
+    }
+
+    /// Whether this row, or all of them, is said to be deleted.
+    pub fn says_row_deleted(&self, row: &EntityId) -> bool {
+        let about = |g: &Gathered| g.hint.trigger.row.as_ref().is_none_or(|named| named == row);
+        self.hints.iter().any(|g| g.hint.trigger.op == Op::Delete && about(g))
+    }
+
+    /// How urgent the most urgent of its hints is.
+    pub fn urgency(&self) -> Urgency {
+        self.hints.iter().map(|g| Urgency::of(g.hint.cause())).min().unwrap_or(Urgency::Patient)
     }
 
     /// When the store says that the last of it happened, in unix seconds.
@@ -76,7 +130,7 @@ impl Gathering {
 
     /// Takes out the hints that joined while the others waited for a newer state.
     pub fn take_young(&mut self) -> Vec<Gathered> {
-        let waited_for = if self.history.stale > 0 { self.history.waited_for } else { self.hints.len() };
+        let waited_for = self.history.stale_since.map_or(self.hints.len(), |_| self.history.waited_for);
         self.hints.split_off(waited_for.clamp(1, self.hints.len()))
     }
 
@@ -119,10 +173,24 @@ struct Slot {
 #[derive(Debug)]
 struct Waiting {
     gathering: Gathering,
-    first: Instant,
+    /// The first hint that did not see a read; none while only a re-read is waited for.
+    first: Option<Instant>,
     due: Instant,
-    /// Not before this, since an earlier read failed.
-    not_before: Option<Instant>,
+    /// Of a gathering that waits for another read.
+    wait: Option<Wait>,
+    urgency: Urgency,
+}
+
+impl Waiting {
+    /// A hint joined: when it is due now.
+    fn joined(&mut self, windows: Windows, now: Instant) {
+        let due = due(windows, *self.first.get_or_insert(now), now);
+        self.due = match self.wait {
+            None => due,
+            Some(Wait::NotBefore(at)) => due.max(at),
+            Some(Wait::AtLatest(at)) => due.min(at),
+        };
+    }
 }
 
 /// The gatherings of one entity of one store.
@@ -130,48 +198,56 @@ struct Waiting {
 pub struct Coalescer {
     windows: Windows,
     slots: HashMap<EntityId, Slot>,
-    due: BTreeSet<(Instant, EntityId)>,
+    /// By urgency.
+    due: [BTreeSet<(Instant, EntityId)>; 2],
 }
 
 impl Coalescer {
     /// Nothing gathered yet.
     pub fn new(windows: Windows) -> Self {
-        Self { windows, slots: HashMap::new(), due: BTreeSet::new() }
+        Self { windows, slots: HashMap::new(), due: Default::default() }
     }
 
     /// Adds a hint.
     pub fn add(&mut self, gathered: Gathered, now: Instant) {
         let id = gathered.hint.trigger.key.id.clone();
-        let deleted = gathered.hint.trigger.op == Op::Delete;
+        let urgency = Urgency::of(gathered.hint.cause());
         let slot = self.slots.entry(id.clone()).or_default();
         match &mut slot.waiting {
             Some(waiting) => {
+                let was = self.due[waiting.urgency as usize].take(&(waiting.due, id));
                 waiting.gathering.hints.push(gathered);
-                // The word that it is deleted is what a miss was waiting for.
-                if deleted {
-                    waiting.not_before = None;
+                waiting.urgency = waiting.urgency.min(urgency);
+                waiting.joined(self.windows, now);
+                if let Some((_, id)) = was {
+                    self.due[waiting.urgency as usize].insert((waiting.due, id));
                 }
-                let due = due(self.windows, waiting.first, now);
-                let due = waiting.not_before.map_or(due, |at| at.max(due));
-                if !slot.reading && self.due.remove(&(waiting.due, id.clone())) {
-                    self.due.insert((due, id));
-                }
-                waiting.due = due;
             }
             None => {
                 let due = due(self.windows, now, now);
                 let gathering = Gathering { hints: vec![gathered], ..Gathering::default() };
-                slot.waiting = Some(Waiting { gathering, first: now, due, not_before: None });
+                slot.waiting = Some(Waiting { gathering, first: Some(now), due, wait: None, urgency });
                 if !slot.reading {
-                    self.due.insert((due, id));
+                    self.due[urgency as usize].insert((due, id));
                 }
             }
         }
     }
 
     /// The ids that are due, the longest waiting first.
-    pub fn due(&self, now: Instant) -> impl Iterator<Item = &EntityId> {
-        self.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id)
+    pub fn due(&self, urgency: Urgency, now: Instant) -> impl Iterator<Item = &EntityId> {
+        self.due[urgency as usize].iter().take_while(move |(at, _)| *at <= now).map(|(_, id)| id)
+    }
+
+    /// What waits and is not being read, the longest waiting first.
+    pub fn waiting(&self) -> impl Iterator<Item = (&EntityId, &Gathering)> {
+        let ids = self.due.iter().flatten().map(|(_, id)| id);
+        ids.filter_map(|id| Some((id, &self.slots.get(id)?.waiting.as_ref()?.gathering)))
+    }
+
+    /// Whether anything waits or is being read for an id.
+    pub fn is_busy(&self, id: &EntityId) -> bool {
+        self.slots.contains_key(id)
     }
 
     /// Whether an earlier read for what waits found no such entity, and nothing says that it was deleted.
@@ -181,16 +257,16 @@ impl Coalescer {
     }
 
     /// When the next id is due.
-    pub fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+    pub fn next_due(&self, urgency: Urgency) -> Option<Instant> {
+        self.due[urgency as usize].first().map(|(at, _)| *at)
     }
 
-    /// Takes what was gathered for a due id: its read begins. [`Self::done`] or [`Self::retry`] ends it.
+    /// Takes what was gathered for a waiting id: its read begins. [`Self::done`] or [`Self::retry`] ends it.
     pub fn take(&mut self, id: &EntityId) -> Option<Gathering> {
         let slot = self.slots.get_mut(id)?;
         let waiting = slot.waiting.take()?;
         slot.reading = true;
-        self.due.remove(&(waiting.due, id.clone()));
+        self.due[waiting.urgency as usize].remove(&(waiting.due, id.clone()));
         Some(waiting.gathering)
     }
 
@@ -200,7 +276,7 @@ impl Coalescer {
         slot.reading = false;
         match &slot.waiting {
             Some(waiting) => {
-                self.due.insert((waiting.due, id.clone()));
+                self.due[waiting.urgency as usize].insert((waiting.due, id.clone()));
             }
             None => {
                 self.slots.remove(id);
@@ -208,25 +284,31 @@ impl Coalescer {
         }
     }
 
-    /// The read of an id ended without a result: the gathering waits until `at`, and later hints join it.
-    pub fn retry(&mut self, id: &EntityId, mut gathering: Gathering, at: Instant, now: Instant) {
+    /// The read of an id ended without a result: the gathering waits, and later hints join it.
+    pub fn retry(&mut self, id: &EntityId, mut gathering: Gathering, wait: Wait, now: Instant) {
         let slot = self.slots.entry(id.clone()).or_default();
         slot.reading = false;
-        let mut at = at;
+        let (mut first, mut due) = match wait {
+            Wait::NotBefore(at) | Wait::AtLatest(at) => (None, at),
+        };
         if let Some(later) = slot.waiting.take() {
-            if later.gathering.says_deleted() && !gathering.says_deleted() {
-                at = now;
+            first = later.first;
+            if matches!(wait, Wait::AtLatest(_)) {
+                // The word that it is deleted is what a miss was waiting for.
+                let says_so = later.gathering.says_deleted() && !gathering.says_deleted();
+                due = if says_so { now } else { due.min(later.due) };
             }
             gathering.absorb(later.gathering);
         }
-        slot.waiting = Some(Waiting { gathering, first: now, due: at, not_before: Some(at) });
-        self.due.insert((at, id.clone()));
+        let urgency = gathering.urgency();
+        slot.waiting = Some(Waiting { gathering, first, due, wait: Some(wait), urgency });
+        self.due[urgency as usize].insert((due, id.clone()));
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.slots.clear();
-        self.due.clear();
+        self.due.iter_mut().for_each(BTreeSet::clear);
     }
 
     /// Ids that wait or are being read.
@@ -282,10 +364,14 @@ mod tests {
         for step in 0..20 {
             coalescer.add(hint(0, step, Op::Update), ms(u64::try_from(step).unwrap() * 200));
             if step < 10 {
-                assert_eq!(coalescer.due(ms(u64::try_from(step).unwrap() * 200 + 199)).count(), 0, "{step}");
+                assert_eq!(
+                    coalescer.due(Urgency::Live, ms(u64::try_from(step).unwrap() * 200 + 199)).count(),
+                    0,
+                    "{step}"
+                );
             }
         }
-        assert_eq!(coalescer.next_due(), Some(ms(2000)));
+        assert_eq!(coalescer.next_due(Urgency::Live), Some(ms(2000)));
         let id = EntityId::parse("1").unwrap();
         assert_eq!(coalescer.take(&id).unwrap().hints.len(), 20);
     }
@@ -299,9 +385,9 @@ mod tests {
         assert_eq!(coalescer.take(&id).unwrap().hints.len(), 1);
         coalescer.add(hint(0, 1, Op::Update), start);
         let late = start + Duration::from_secs(60);
-        assert_eq!(coalescer.due(late).count(), 0, "one read at a time");
+        assert_eq!(coalescer.due(Urgency::Live, late).count(), 0, "one read at a time");
         coalescer.done(&id);
-        assert_eq!(coalescer.due(late).count(), 1);
+        assert_eq!(coalescer.due(Urgency::Live, late).count(), 1);
         assert_eq!(coalescer.take(&id).unwrap().hints.len(), 1);
         coalescer.done(&id);
         assert!(coalescer.is_empty());
@@ -314,9 +400,46 @@ mod tests {
         let mut coalescer = Coalescer::new(WINDOWS);
         coalescer.add(hint(0, 0, Op::Update), start);
         let gathering = coalescer.take(&id).unwrap();
-        coalescer.retry(&id, gathering, start + Duration::from_secs(60), start);
+        coalescer.retry(&id, gathering, Wait::AtLatest(start + Duration::from_secs(60)), start);
         coalescer.add(hint(0, 1, Op::Delete), start);
-        assert!(coalescer.next_due().unwrap() <= start + WINDOWS.max_wait);
+        assert!(coalescer.next_due(Urgency::Live).unwrap() <= start + WINDOWS.max_wait);
+    }
+
+    #[test]
+    fn a_hint_that_joins_a_wait_for_a_newer_state_is_read_in_its_own_time() {
+        let start = Instant::now();
+        let id = EntityId::parse("1").unwrap();
+        for (wait, due) in [
+            (Wait::AtLatest(start + Duration::from_secs(30)), start + WINDOWS.quiet),
+            (Wait::NotBefore(start + Duration::from_secs(30)), start + Duration::from_secs(30)),
+        ] {
+            let mut coalescer = Coalescer::new(WINDOWS);
+            coalescer.add(hint(0, 0, Op::Update), start);
+            let gathering = coalescer.take(&id).unwrap();
+            coalescer.retry(&id, gathering, wait, start);
+            coalescer.add(hint(0, 1, Op::Update), start);
+            assert_eq!(coalescer.next_due(Urgency::Live), Some(due), "{wait:?}");
+        }
+    }
+
+    #[test]
+    fn a_callback_makes_what_waits_patiently_urgent() {
+        let start = Instant::now();
+        let mut coalescer = Coalescer::new(WINDOWS);
+        let mut swept = hint(0, 0, Op::Read);
+        swept.hint.trigger.scope = Cause::Sweep.scope().unwrap().to_owned();
+        coalescer.add(swept, start);
+        let late = start + Duration::from_secs(9);
+        assert_eq!(
+            (coalescer.due(Urgency::Live, late).count(), coalescer.due(Urgency::Patient, late).count()),
+            (0, 1)
+        );
+        coalescer.add(hint(0, 1, Op::Update), start);
+        assert_eq!(
+            (coalescer.due(Urgency::Live, late).count(), coalescer.due(Urgency::Patient, late).count()),
+            (1, 0)
+        );
+        assert_eq!(coalescer.waiting().count(), 1);
     }
 
     proptest! {
@@ -336,7 +459,7 @@ mod tests {
                         added += 1;
                     }
                     _ => {
-                        let due: Vec<EntityId> = coalescer.due(now).cloned().collect();
+                        let due: Vec<EntityId> = coalescer.due(Urgency::Live, now).cloned().collect();
                         for id in due {
                             let gathering = coalescer.take(&id).unwrap();
                             prop_assert!(reading.insert(id, gathering).is_none());
@@ -346,7 +469,9 @@ mod tests {
                 if what == 4 {
                     for (id, gathering) in reading.drain() {
                         if step % 3 == 0 {
-                            coalescer.retry(&id, gathering, now + Duration::from_secs(1), now);
+                            let later = now + Duration::from_secs(1);
+                            let wait = if step % 2 == 0 { Wait::NotBefore(later) } else { Wait::AtLatest(later) };
+                            coalescer.retry(&id, gathering, wait, now);
                         } else {
                             ended.extend(gathering.hints.iter().map(|g| g.record.position.offset));
                             coalescer.done(&id);
@@ -360,7 +485,7 @@ mod tests {
                     ended.extend(gathering.hints.iter().map(|g| g.record.position.offset));
                     coalescer.done(&id);
                 }
-                for id in coalescer.due(late).cloned().collect::<Vec<_>>() {
+                for id in coalescer.due(Urgency::Live, late).cloned().collect::<Vec<_>>() {
                     let gathering = coalescer.take(&id).unwrap();
                     reading.insert(id, gathering);
                 }

@@ -13,12 +13,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::decode::text_at;
+use super::pages::{self, At};
 use super::plan::{self, Plan, SUB_RESOURCE_PAGE};
+use super::row::{self, Row};
 use super::settings::EntitySettings;
+use crate::catalog::{Pages, placeholders};
+use crate::model::envelope::{self, Page};
 use crate::model::ids::EntityId;
 use crate::model::reason::Reason;
-use crate::model::request::{Answer, Reply, Request};
+use crate::model::request::{Answer, Purpose, Reply, Request};
 use crate::runtime::ports::Store;
 
 /// Halvings of one list whose content is refused, at most: eight find one bad id among 250, so this finds some
@@ -27,17 +30,6 @@ const MAX_HALVINGS: usize = 64;
 
 /// Pages of one list, at most: 100,000 rows of a read by id are not a reply but a fault.
 const MAX_PAGES: usize = 400;
-
-/// One row as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The entity's id, by which it is published.
-    pub id: EntityId,
-    /// Its JSON.
-    pub json: Bytes,
-    /// When it changed last, in unix seconds, where BigCommerce says so.
-    pub version: Option<i64>,
-}
 
 /// Why an entity could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +43,8 @@ pub enum Failure {
     },
     /// The token is not valid: the whole store must wait for a person.
     Unauthorized,
+    /// The token lacks a scope, or the plan a feature: the entity must wait for a person.
+    Denied(Box<Reply>),
     /// The reply was not what was asked for.
     Garbled(String),
     /// The request is refused as often as it is sent.
@@ -65,18 +59,31 @@ pub enum Failure {
 /// What a read brought for one hinted id: its rows (none: there is no such entity), or why not.
 pub type Outcome = (EntityId, Result<Vec<Row>, Failure>);
 
+/// What all reads of one job share.
+struct Reader<S> {
+    store: Arc<S>,
+    settings: Arc<EntitySettings>,
+    purpose: Purpose,
+}
+
 /// Carries out a plan. Every id of the plan is in the result exactly once.
-pub async fn read<S: Store>(store: Arc<S>, settings: Arc<EntitySettings>, plan: Plan) -> Vec<Outcome> {
+pub async fn read<S: Store>(
+    store: Arc<S>,
+    settings: Arc<EntitySettings>,
+    plan: Plan,
+    purpose: Purpose,
+) -> Vec<Outcome> {
+    let reader = Reader { store, settings, purpose };
     let mut outcomes = match &plan {
-        Plan::One(id) => vec![(id.clone(), read_one(&*store, &settings, id).await)],
-        Plan::Many(ids) => read_many(&*store, &settings, ids).await,
+        Plan::One(id) => vec![(id.clone(), reader.one(id).await)],
+        Plan::Many(ids) => reader.many(ids).await,
     };
-    for include in settings.path_includes() {
+    for include in reader.settings.path_includes() {
         let path = include.path.as_deref().expect("a path include has a path");
         for (id, outcome) in &mut outcomes {
             let Ok(rows) = outcome else { continue };
             for row in rows {
-                match read_sub(&*store, &settings, (path, &include.name), id, &row.json).await {
+                match reader.sub(path, &include.name, id, &row.json).await {
                     Ok(json) => row.json = json,
                     Err(failure) => {
                         *outcome = Err(failure);
@@ -86,163 +93,198 @@ pub async fn read<S: Store>(store: Arc<S>, settings: Arc<EntitySettings>, plan: 
             }
         }
     }
-    outcomes
-}
-
-async fn read_one<S: Store>(
-    store: &S,
-    settings: &EntitySettings,
-    id: &EntityId,
-) -> Result<Vec<Row>, Failure> {
-    let request = plan::one_request(settings, id).map_err(Failure::Garbled)?;
-    let v2 = is_v2(&request);
-    let reply = store.send(request).await;
-    if reply.answer == Answer::Missing {
-        return Ok(Vec::new());
-    }
-    let reply = done(reply)?;
-    let raw: &RawValue = if v2 { parse(&reply.body)? } else { parse::<Single<'_>>(&reply.body)?.data };
-    let (hint, row) = row_of(settings, &reply.body, raw)?;
-    if hint != *id {
-        return Err(Failure::Garbled(format!("asked for {id}, the reply is about {hint}")));
-    }
-    Ok(vec![row])
-}
-
-/// Reads by a list. One that is refused for its content is read again in halves, until what BigCommerce refuses
-/// stands alone: one bad id does not spoil the others.
-async fn read_many<S: Store>(store: &S, settings: &EntitySettings, ids: &[EntityId]) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(ids.len());
-    let mut parts = vec![ids];
-    let mut halvings = 0;
-    while let Some(part) = parts.pop() {
-        match read_list(store, settings, part).await {
-            Ok(read) => outcomes.extend(read),
-            Err(Failure::Refused { reason: Reason::Refused, .. })
-                if part.len() > 1 && halvings < MAX_HALVINGS =>
-            {
-                halvings += 1;
-                let (left, right) = part.split_at(part.len() / 2);
-                parts.extend([right, left]);
-            }
-            Err(Failure::Refused { reason: Reason::Refused, reply }) if part.len() > 1 => {
-                let detail = format!("many ids of a list are refused with status {}", reply.status);
-                let failure = Failure::Later { after: Duration::ZERO, detail };
-                outcomes.extend(failed(parts.drain(..).chain([part]).flatten(), &failure));
-            }
-            // In trouble: the other parts are not even tried.
-            Err(failure @ (Failure::Later { .. } | Failure::Unauthorized)) => {
-                outcomes.extend(failed(parts.drain(..).chain([part]).flatten(), &failure));
-            }
-            Err(failure @ (Failure::Refused { .. } | Failure::Garbled(_))) => {
-                outcomes.extend(failed(part, &failure));
-            }
+    if reader.settings.path_includes().next().is_some() {
+        for row in outcomes.iter_mut().filter_map(|(_, outcome)| outcome.as_mut().ok()).flatten() {
+            let value: Value = serde_json::from_slice(&row.json).expect("it was put together of JSON");
+            row.content = row::content_of(&value);
         }
     }
     outcomes
+}
+
+impl<S: Store> Reader<S> {
+    async fn one(&self, id: &EntityId) -> Result<Vec<Row>, Failure> {
+        let request = plan::one_request(&self.settings, id, self.purpose).map_err(Failure::Garbled)?;
+        let v2 = is_v2(&request);
+        let reply = self.store.send(request).await;
+        if reply.answer == Answer::Missing {
+            return Ok(Vec::new());
+        }
+        let reply = done(reply)?;
+        let rows = rows_of_one(&self.settings, &reply.body, v2).map_err(Failure::Garbled)?;
+        let within = !self.settings.row.read.rows.is_empty();
+        let mut found = Vec::with_capacity(rows.len());
+        for json in &rows {
+            let (hint, row) = row::row_of(&self.settings, id, json).map_err(Failure::Garbled)?;
+            if hint == *id {
+                found.push(row);
+            } else if !within {
+                return Err(Failure::Garbled(format!("asked for {id}, the reply is about {hint}")));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads by a list. One that is refused for its content is read again in halves, until what BigCommerce refuses
+    /// stands alone: one bad id does not spoil the others.
+    async fn many(&self, ids: &[EntityId]) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(ids.len());
+        let mut parts = vec![ids];
+        let mut halvings = 0;
+        while let Some(part) = parts.pop() {
+            match self.list(part).await {
+                Ok(read) => outcomes.extend(read),
+                Err(Failure::Refused { .. }) if part.len() > 1 && halvings < MAX_HALVINGS => {
+                    halvings += 1;
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
+                Err(Failure::Refused { reply, .. }) if part.len() > 1 => {
+                    let detail = format!("many ids of a list are refused with status {}", reply.status);
+                    let failure = Failure::Later { after: Duration::ZERO, detail };
+                    outcomes.extend(failed(parts.drain(..).chain([part]).flatten(), &failure));
+                }
+                // In trouble: the other parts are not even tried.
+                Err(failure @ (Failure::Later { .. } | Failure::Unauthorized | Failure::Denied(_))) => {
+                    outcomes.extend(failed(parts.drain(..).chain([part]).flatten(), &failure));
+                }
+                Err(failure @ (Failure::Refused { .. } | Failure::Garbled(_))) => {
+                    outcomes.extend(failed(part, &failure));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Reads all pages of a list.
+    async fn list(&self, ids: &[EntityId]) -> Result<Vec<Outcome>, Failure> {
+        let mut broken = None;
+        let mut rows: HashMap<EntityId, Vec<Row>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
+        let mut next = Some(At::First);
+        for _ in 0..MAX_PAGES {
+            let Some(at) = next.take() else { break };
+            let Some((page, limit)) = self.page(ids, &at).await? else { break };
+            let mut last = None;
+            for json in &page.rows {
+                match row::row_of(&self.settings, &ids[0], json) {
+                    // A range and a list below a parent bring more than was asked for.
+                    Ok((hint, row)) => {
+                        last = row.id.parts().last().map(str::to_owned);
+                        rows.entry(hint).and_modify(|rows| rows.push(row));
+                    }
+                    Err(detail) => broken = Some(Failure::Garbled(detail)),
+                }
+            }
+            next = pages::next(self.style(), &page, &at, limit, last.as_deref());
+        }
+        if next.is_some() {
+            return Err(Failure::Garbled(format!("a list has more than {MAX_PAGES} pages")));
+        }
+        // A row that says not whose it is may be anybody's who has none; of a group, anybody's.
+        let is_group = self.settings.row.hint_key.is_some();
+        let outcome = |id: &EntityId| {
+            let rows = rows.remove(id).unwrap_or_default();
+            match &broken {
+                Some(failure) if rows.is_empty() || is_group => (id.clone(), Err(failure.clone())),
+                _ => (id.clone(), Ok(rows)),
+            }
+        };
+        Ok(ids.iter().map(outcome).collect())
+    }
+
+    fn style(&self) -> Pages {
+        let many = self.settings.row.read.many.as_ref().expect("a list is only read where there is one");
+        pages::style(many.pages, &many.path)
+    }
+
+    /// One page, and how many rows it may hold; none where the list's parent does not exist.
+    async fn page(&self, ids: &[EntityId], at: &At) -> Result<Option<(Page, usize)>, Failure> {
+        let request = plan::list_request(&self.settings, ids, at, self.purpose).map_err(Failure::Garbled)?;
+        let limit = request.query.iter().find(|(name, _)| name == "limit");
+        let limit = limit.and_then(|(_, value)| value.parse().ok()).unwrap_or(1);
+        let below_parent = placeholders(request.path.template()).next().is_some();
+        let v2 = is_v2(&request);
+        let reply = self.store.send(request).await;
+        if reply.answer == Answer::Missing && below_parent {
+            return Ok(None);
+        }
+        Ok(Some((list(&done(reply)?.body, v2)?, limit)))
+    }
+
+    /// Reads all rows of a sub-resource and puts them into the entity's JSON.
+    async fn sub(&self, path: &str, field: &str, id: &EntityId, json: &Bytes) -> Result<Bytes, Failure> {
+        let mut array = String::from("[");
+        let (style, mut next) = (pages::style(None, path), Some(At::First));
+        for _ in 0..MAX_PAGES {
+            let Some(at) = next.take() else { break };
+            let request =
+                plan::sub_request(&self.settings, path, id, &at, self.purpose).map_err(Failure::Garbled)?;
+            let v2 = is_v2(&request);
+            let reply = self.store.send(request).await;
+            // The entity vanished between the two reads; the next try finds that out.
+            if reply.answer == Answer::Missing {
+                let detail = format!("its {field} are gone");
+                return Err(Failure::Later { after: Duration::from_secs(1), detail });
+            }
+            let page = list(&done(reply)?.body, v2)?;
+            for row in &page.rows {
+                if array.len() > 1 {
+                    array.push(',');
+                }
+                array.push_str(std::str::from_utf8(row).expect("JSON that was parsed is UTF-8"));
+            }
+            next = pages::next(style, &page, &at, SUB_RESOURCE_PAGE, None);
+        }
+        if next.is_some() {
+            return Err(Failure::Garbled(format!("its {field} have more than {MAX_PAGES} pages")));
+        }
+        array.push(']');
+        replace_field(json, field, &array).map_err(Failure::Garbled)
+    }
 }
 
 fn failed<'a>(ids: impl IntoIterator<Item = &'a EntityId>, failure: &Failure) -> Vec<Outcome> {
     ids.into_iter().map(|id| (id.clone(), Err(failure.clone()))).collect()
 }
 
-/// Reads all pages of a list.
-async fn read_list<S: Store>(
-    store: &S,
-    settings: &EntitySettings,
-    ids: &[EntityId],
-) -> Result<Vec<Outcome>, Failure> {
-    let mut broken = None;
-    let mut rows: HashMap<EntityId, Vec<Row>> = ids.iter().map(|id| (id.clone(), Vec::new())).collect();
-    for page in 1..=MAX_PAGES {
-        let (found, more) = read_page(store, settings, ids, page).await?;
-        for found in found {
-            match found {
-                // A range and a list by parent bring more than was asked for.
-                Ok((hint, row)) => rows.entry(hint).and_modify(|rows| rows.push(row)),
-                Err(failure) => {
-                    broken = Some(failure);
-                    continue;
-                }
-            };
-        }
-        if !more {
-            break;
-        }
+/// The rows of a reply to a read of one: the thing itself, or the elements of its arrays that the row names.
+fn rows_of_one(settings: &EntitySettings, body: &Bytes, v2: bool) -> Result<Vec<Bytes>, String> {
+    let whole = if v2 { body.clone() } else { envelope::single(body).map_err(|e| e.to_string())? };
+    let places = &settings.row.read.rows;
+    if places.is_empty() {
+        let raw: &RawValue =
+            serde_json::from_slice(&whole).map_err(|e| format!("the reply is no JSON: {e}"))?;
+        return Ok(vec![whole.slice_ref(raw.get().as_bytes())]);
     }
-    // A row that says not whose it is may be anybody's who has none; of a group, anybody's.
-    let is_group = settings.row.hint_key.is_some();
-    let outcome = |id: &EntityId| {
-        let rows = rows.remove(id).unwrap_or_default();
-        match &broken {
-            Some(failure) if rows.is_empty() || is_group => (id.clone(), Err(failure.clone())),
-            _ => (id.clone(), Ok(rows)),
-        }
-    };
-    Ok(ids.iter().map(outcome).collect())
+    let mut rows = Vec::new();
+    let mut is_bare = true;
+    for place in places {
+        let found = elements_at(&whole, place)?;
+        is_bare &= found.is_none();
+        rows.extend(found.into_iter().flatten());
+    }
+    // Without any of its arrays, the reply itself is the row.
+    if is_bare { Ok(vec![whole]) } else { Ok(rows) }
 }
 
-/// A row and the hinted id that it belongs to, or what is wrong with it.
-type Found = Result<(EntityId, Row), Failure>;
-
-/// The rows of one page, and whether another follows.
-async fn read_page<S: Store>(
-    store: &S,
-    settings: &EntitySettings,
-    ids: &[EntityId],
-    page: usize,
-) -> Result<(Vec<Found>, bool), Failure> {
-    let request = plan::list_request(settings, ids, page).map_err(Failure::Garbled)?;
-    let v2 = is_v2(&request);
-    let reply = done(store.send(request).await)?;
-    if v2 && reply.body.is_empty() {
-        return Ok((Vec::new(), false));
+/// The elements of the array at a place such as `line_items.physical_items`, if there is such a place.
+fn elements_at(whole: &Bytes, place: &str) -> Result<Option<Vec<Bytes>>, String> {
+    let mut at: &[u8] = whole;
+    for name in place.split('.') {
+        let fields: HashMap<String, &RawValue> =
+            serde_json::from_slice(at).map_err(|e| format!("the reply has no {place}: {e}"))?;
+        match fields.get(name).map(|value| value.get()) {
+            Some(value) if value != "null" => at = value.as_bytes(),
+            _ => return Ok(None),
+        }
     }
-    let (raw, more) = if v2 {
-        let rows: Vec<&RawValue> = parse(&reply.body)?;
-        let full = settings.row.read.many.as_ref().is_some_and(|many| rows.len() >= many.page_size);
-        (rows, full)
-    } else {
-        let list: List<'_> = parse(&reply.body)?;
-        let more =
-            list.meta.pagination.is_some_and(|p| p.current_page < p.total_pages) && !list.data.is_empty();
-        (list.data, more)
-    };
-    Ok((raw.into_iter().map(|raw| row_of(settings, &reply.body, raw)).collect(), more))
+    let rows: Vec<&RawValue> = serde_json::from_slice(at).map_err(|e| format!("{place} is no array: {e}"))?;
+    Ok(Some(rows.into_iter().map(|row| whole.slice_ref(row.get().as_bytes())).collect()))
 }
 
-/// Reads all rows of a sub-resource and puts them into the entity's JSON.
-async fn read_sub<S: Store>(
-    store: &S,
-    settings: &EntitySettings,
-    (path, field): (&str, &str),
-    id: &EntityId,
-    json: &Bytes,
-) -> Result<Bytes, Failure> {
-    let mut array = String::from("[");
-    for page in 1..=MAX_PAGES {
-        let request =
-            plan::sub_request(settings, path, id, page).map_err(|e| Failure::Garbled(e.to_string()))?;
-        let reply = store.send(request).await;
-        // The entity vanished between the two reads; the next try finds that out.
-        if reply.answer == Answer::Missing {
-            let detail = format!("its {field} are gone");
-            return Err(Failure::Later { after: Duration::from_secs(1), detail });
-        }
-        let reply = done(reply)?;
-        let rows: Vec<&RawValue> = if reply.body.is_empty() { Vec::new() } else { parse(&reply.body)? };
-        for row in &rows {
-            if array.len() > 1 {
-                array.push(',');
-            }
-            array.push_str(row.get());
-        }
-        if rows.len() < SUB_RESOURCE_PAGE {
-            break;
-        }
-    }
-    array.push(']');
-    replace_field(json, field, &array).map_err(Failure::Garbled)
+fn list(body: &Bytes, v2: bool) -> Result<Page, Failure> {
+    let page = if v2 { envelope::bare_list(body) } else { envelope::list(body) };
+    page.map_err(|e| Failure::Garbled(e.to_string()))
 }
 
 fn is_v2(request: &Request) -> bool {
@@ -260,70 +302,8 @@ fn done(reply: Reply) -> Result<Reply, Failure> {
             Err(Failure::Later { after: Duration::ZERO, detail })
         }
         Answer::Unauthorized => Err(Failure::Unauthorized),
-        Answer::Forbidden => Err(Failure::Refused { reason: Reason::Denied, reply: Box::new(reply) }),
+        Answer::Forbidden => Err(Failure::Denied(Box::new(reply))),
         Answer::Invalid => Err(Failure::Refused { reason: Reason::Refused, reply: Box::new(reply) }),
-    }
-}
-
-/// V3's envelope of one.
-#[derive(Deserialize)]
-struct Single<'a> {
-    #[serde(borrow)]
-    data: &'a RawValue,
-}
-
-/// V3's envelope of a list.
-#[derive(Deserialize)]
-struct List<'a> {
-    #[serde(borrow)]
-    data: Vec<&'a RawValue>,
-    #[serde(default)]
-    meta: Meta,
-}
-
-#[derive(Deserialize, Default)]
-struct Meta {
-    #[serde(default)]
-    pagination: Option<Pagination>,
-}
-
-#[derive(Deserialize)]
-struct Pagination {
-    #[serde(default)]
-    current_page: u64,
-    // Some endpoints spell it in the singular.
-    #[serde(default, alias = "total_page")]
-    total_pages: u64,
-}
-
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|e| Failure::Garbled(format!("the reply is not as documented: {e}")))
-}
-
-/// The hinted id that a row belongs to, and the row.
-fn row_of(settings: &EntitySettings, body: &Bytes, raw: &RawValue) -> Result<(EntityId, Row), Failure> {
-    let value: Value = parse(raw.get().as_bytes())?;
-    let id_of = |places: &[String]| {
-        let parts: Option<Vec<_>> = places.iter().map(|place| text_at(&value, place)).collect();
-        let parts = parts.ok_or_else(|| Failure::Garbled(format!("a row lacks {}", places.join(", "))))?;
-        EntityId::from_parts(&parts).map_err(|e| Failure::Garbled(e.to_string()))
-    };
-    let hint = id_of(settings.row.hint_key())?;
-    let id = if settings.row.hint_key.is_some() { id_of(&settings.row.key)? } else { hint.clone() };
-    let version = settings.row.version.as_deref().and_then(|field| version_of(&value, field));
-    Ok((hint, Row { id, json: body.slice_ref(raw.get().as_bytes()), version }))
-}
-
-/// A date as unix seconds: RFC 3339 (V3), RFC 2822 (V2), or a number.
-fn version_of(entity: &Value, field: &str) -> Option<i64> {
-    match field.split('.').try_fold(entity, |value, name| value.get(name))? {
-        Value::Number(seconds) => seconds.as_i64(),
-        Value::String(text) => text
-            .parse::<jiff::Timestamp>()
-            .ok()
-            .or_else(|| jiff::fmt::rfc2822::parse(text).ok().map(|at| at.timestamp()))
-            .map(jiff::Timestamp::as_second),
-        _ => None,
     }
 }
 
@@ -380,8 +360,6 @@ impl<'de> Deserialize<'de> for Fields<'de> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -391,19 +369,5 @@ mod tests {
         assert_eq!(&changed[..], br#"{"id":1,"total":"69.8400","products":[1, 2],"n":1.10,"quo\"te":null}"#);
         assert_eq!(&replace_field(b"{}", "a", "[]").unwrap()[..], br#"{"a":[]}"#);
         assert!(replace_field(b"[]", "a", "[]").is_err());
-    }
-
-    #[test]
-    fn dates_of_both_versions_are_understood() {
-        for (date, expected) in [
-            (json!("2018-11-14T19:26:23+00:00"), Some(1_542_223_583)),
-            (json!("2018-11-14T19:26:23Z"), Some(1_542_223_583)),
-            (json!("Wed, 14 Nov 2018 19:26:23 +0000"), Some(1_542_223_583)),
-            (json!(1_542_223_583), Some(1_542_223_583)),
-            (json!("yesterday"), None),
-            (json!(null), None),
-        ] {
-            assert_eq!(version_of(&json!({ "at": date }), "at"), expected, "{date}");
-        }
     }
 }

@@ -7,12 +7,15 @@ use crate::model::reason::Reason;
 
 /// Takes the counts of the path; one implementation feeds the metrics, tests use `()`.
 pub trait Meter: Send + Sync {
-    /// A record was settled for publication; `latency` runs from the first hint's reception.
-    fn published(&self, entity: &str, op: Op, hints: usize, latency: Duration);
+    /// A record was settled for publication; `latency` runs from the reception of the first callback, if there is
+    /// one among the hints.
+    fn published(&self, entity: &str, op: Op, hints: usize, latency: Option<Duration>);
     /// Hints ended without a record.
     fn suppressed(&self, entity: &str, why: Suppressed, hints: usize);
     /// Hints ended as a dead letter.
     fn dead_letter(&self, reason: Reason, hints: usize);
+    /// A sweep found so many records missing or wrong that no callback had announced.
+    fn repaired(&self, store: &str, entity: &str, records: usize);
     /// A read must be tried again.
     fn retried(&self, entity: &str);
 }
@@ -28,6 +31,14 @@ pub enum Suppressed {
     Filtered,
     /// A read of a group brought no row that was meant.
     NoRow,
+    /// What was read is what was published.
+    Unchanged,
+    /// A read that is at least as new was published.
+    Superseded,
+    /// The ids of its entities were found: it became hints of theirs.
+    Resolved,
+    /// No entity was found that it could be about.
+    Unresolved,
 }
 
 impl Suppressed {
@@ -38,12 +49,17 @@ impl Suppressed {
             Self::NotConfigured => "not_configured",
             Self::Filtered => "filtered",
             Self::NoRow => "no_row",
+            Self::Unchanged => "unchanged",
+            Self::Superseded => "superseded",
+            Self::Resolved => "resolved",
+            Self::Unresolved => "unresolved",
         }
     }
 }
 
 impl Meter for () {
-    fn published(&self, _: &str, _: Op, _: usize, _: Duration) {}
+    fn published(&self, _: &str, _: Op, _: usize, _: Option<Duration>) {}
+    fn repaired(&self, _: &str, _: &str, _: usize) {}
     fn suppressed(&self, _: &str, _: Suppressed, _: usize) {}
     fn dead_letter(&self, _: Reason, _: usize) {}
     fn retried(&self, _: &str) {}

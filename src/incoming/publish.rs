@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::coalesce::Gathering;
-use super::hydrate::Row;
+use super::row::Row;
 use super::settings::{EntitySettings, Format, StoreSettings};
 use crate::model::hint::Op;
 use crate::model::ids::EntityId;
@@ -278,7 +278,7 @@ mod tests {
             suspect: false,
         };
         let json = Bytes::from_static(br#"{"id":1,"price":"9.90","x":1.0}"#);
-        publication.row(&Row { id: EntityId::parse("1").unwrap(), json, version: Some(77) })
+        publication.row(&Row { id: EntityId::parse("1").unwrap(), json, version: Some(77), content: 1 })
     }
 
     fn header<'a>(record: &'a OutRecord, name: &str) -> &'a str {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::coalesce::Windows;
-use crate::catalog::{Entity, Include};
+use crate::catalog::{Entity, Include, List};
 
 /// A mapping of a JSON value, such as a compiled jq expression; the error is one clause for people.
 pub type Mapping = Arc<dyn Fn(&Value) -> Result<Value, String> + Send + Sync>;
@@ -40,6 +40,11 @@ pub struct EntitySettings {
     pub windows: Windows,
     /// How long a missing entity is given before it counts as gone.
     pub confirm_gone: Duration,
+    /// Live events that find the published content are settled without a record.
+    pub suppress_unchanged: bool,
+    /// When an entity without a date is read once more after a callback: its read may have come too early, and
+    /// nothing would show it.
+    pub second_read: Option<Duration>,
     /// The shape of its records.
     pub format: Format,
     /// Changes `{path, query}` before the read.
@@ -65,6 +70,14 @@ impl EntitySettings {
     /// The chosen includes that are reads of their own.
     pub fn path_includes(&self) -> impl Iterator<Item = &Include> {
         self.chosen().filter(|include| include.path.is_some())
+    }
+
+    /// Whether a row of the entity's list is what a read of one would bring, so that a hint may carry it.
+    pub fn takes_carried_rows(&self) -> bool {
+        let is_plain =
+            self.query.is_empty() && self.parameters.is_none() && self.path_includes().next().is_none();
+        let is_whole = |list: &List| list.whole && (list.include || self.query_includes().next().is_none());
+        is_plain && self.row.list.as_ref().is_some_and(is_whole)
     }
 
     fn chosen(&self) -> impl Iterator<Item = &Include> {

@@ -1,44 +1,55 @@
 //! The incoming path of one store as the runner drives it.
 //!
 //! A line per entity: its coalescer, its running reads, and its pause after trouble. One entity's trouble pauses
-//! that entity; a token that is not valid pauses the store.
+//! that entity; a token that is not valid pauses the store. A callback that names an entity by something else than
+//! its id has a line of its own, whose reads find the ids and yield hints.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tracing::{debug, error, warn};
 
-use super::coalesce::{Gathered, Gathering};
+use super::coalesce::{Gathered, Urgency};
 use super::hydrate::{self, Outcome};
-use super::judge::{Verdict, judge};
-use super::line::{Line, TROUBLE};
-use super::memory::Memory;
+use super::line::{Line, Yields};
+use super::memory::{self, Memory, Restored};
 use super::meter::{Meter, Suppressed};
-use super::publish::{NotPublished, Publication};
 use super::settings::{EntitySettings, StoreSettings};
 use crate::catalog::Catalog;
 use crate::model::dead_letter::{DeadLetter, FailedAt};
-use crate::model::hint::{Hint, Op};
-use crate::model::ids::{EntityId, EntityKey};
+use crate::model::hint::{Cause, Hint, Op, Trigger};
+use crate::model::ids::EntityKey;
 use crate::model::reason::Reason;
 use crate::model::record::{InRecord, OutRecord, Partition};
-use crate::model::request::Reply;
+use crate::model::request::{Purpose, Reply};
 use crate::runtime::ports::{Job, Settled, Stage, Store};
 
-/// Pause of a store whose token is not valid. A person must act; a read each half minute finds out when.
-const UNAUTHORIZED: Duration = Duration::from_secs(30);
-/// A hint that waited so long, while other entities of the store are read, is appended to the intake again, so
-/// that the checkpoint's window does not fill up behind it.
-const REAPPEND_AFTER: Duration = Duration::from_secs(300);
+mod carried;
+mod conclude;
+mod publication;
+mod resolve;
+
+/// Planned reads that become hints at once, at most: a list's worth.
+const MAX_RECHECKS: usize = 250;
+/// Entries that the ledger forgets in one transaction, at most: a small part of it.
+const MAX_FORGOTTEN: usize = 100;
 
 /// Wall clock in unix milliseconds, as an argument.
 pub type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// What a job brings back.
-pub struct Done {
-    entity: String,
+pub enum Done {
+    /// What was read.
+    Read(Read),
+    /// Planned reads that are due: they become hints.
+    Due(Vec<(i64, EntityKey)>),
+}
+
+/// What a job read.
+pub struct Read {
+    line: Arc<str>,
+    urgency: Urgency,
     read_at_ms: i64,
     outcomes: Vec<Outcome>,
 }
@@ -50,11 +61,17 @@ pub struct Incoming<S> {
     store: Arc<S>,
     meter: Arc<dyn Meter>,
     clock: WallClock,
-    lines: BTreeMap<String, Line>,
+    lines: BTreeMap<Arc<str>, Line>,
     memory: Memory,
+    /// Keys that the ledger may forget, with the partitions whose ledger holds them.
+    outdated: Vec<(String, Partition)>,
+    /// The highest offset that was taken of each partition.
+    newest: BTreeMap<Partition, i64>,
     /// The whole store waits until then.
     closed_until: Option<Instant>,
     last_success: Option<Instant>,
+    /// The same moment on both clocks.
+    anchor: Option<(Instant, i64)>,
 }
 
 impl<S: Store> Incoming<S> {
@@ -66,11 +83,8 @@ impl<S: Store> Incoming<S> {
         meter: Arc<dyn Meter>,
         clock: WallClock,
     ) -> Self {
-        let lines = settings
-            .entities
-            .iter()
-            .map(|(name, entity)| (name.clone(), Line::new(entity.clone())))
-            .collect();
+        let entities = settings.entities.values();
+        let lines = entities.flat_map(lines_of).map(|line| (line.name.clone(), line)).collect();
         Self {
             settings,
             catalog,
@@ -79,8 +93,11 @@ impl<S: Store> Incoming<S> {
             clock,
             lines,
             memory: Memory::default(),
+            outdated: Vec::new(),
+            newest: BTreeMap::new(),
             closed_until: None,
             last_success: None,
+            anchor: None,
         }
     }
 
@@ -120,240 +137,107 @@ impl<S: Store> Incoming<S> {
 
     /// Takes a hint into its line, or settles it at once.
     fn take(&mut self, hint: Hint, record: InRecord, now: Instant) -> Option<Settled> {
-        let key = &hint.trigger.key;
+        let entity = hint.trigger.key.entity.clone();
         if self.memory.has(&hint) {
-            self.meter.suppressed(&key.entity, Suppressed::Duplicate, 1);
+            self.meter.suppressed(&entity, Suppressed::Duplicate, 1);
             return Some(self.settle(&record, Vec::new()));
         }
-        let Some(line) = self.lines.get_mut(key.entity.as_ref()) else {
-            self.meter.suppressed(&key.entity, Suppressed::NotConfigured, 1);
+        if !self.lines.contains_key(&entity) {
+            self.meter.suppressed(&entity, Suppressed::NotConfigured, 1);
             return Some(self.settle(&record, Vec::new()));
+        }
+        let gathered = match self.carried(Gathered { hint, record }) {
+            Ok(settled) => return Some(settled),
+            Err(gathered) => *gathered,
         };
-        line.coalescer.add(Gathered { hint, record }, now);
+        self.lines.get_mut(&entity)?.coalescer.add(gathered, now);
         None
     }
 
-    /// Draws the consequence of one judged outcome.
-    fn conclude(&mut self, entity: &str, read_at_ms: i64, outcome: Outcome, now: Instant) -> Option<Settled> {
-        let (id, result) = outcome;
-        let line = self.lines.get_mut(entity)?;
-        let mut gathering = line.reading.remove(&id)?;
-        let settings = line.settings.clone();
-        let key = EntityKey { entity: settings.row.name.as_str().into(), id: id.clone() };
-        gathering.set_repeats_aside(|hint| self.memory.has(hint));
-        if gathering.hints.is_empty() {
-            line.coalescer.done(&id);
-            self.meter.suppressed(entity, Suppressed::Duplicate, gathering.repeats.len());
-            return Some(Settled { positions: gathering.positions(), records: Vec::new() });
-        }
-        let known = self.memory.get(&key);
-        let verdict = judge(&mut gathering, &known, result, settings.confirm_gone, now);
-        if !matches!(verdict, Verdict::Trouble { .. } | Verdict::Unauthorized) {
-            line.is_well();
-            self.last_success = Some(now);
-        }
-        match verdict {
-            Verdict::Publish { rows, suspect } => {
-                // A state that may be too old answers only those that waited long enough for a newer one.
-                let young = if suspect { gathering.take_young() } else { Vec::new() };
-                let publication = Publication {
-                    store: &self.settings,
-                    settings: &settings,
-                    gathering: &gathering,
-                    read_at_ms,
-                    suspect,
-                };
-                let version = rows.iter().filter_map(|row| row.version).max().or(known.version);
-                let records = self.published(&publication, &rows);
-                let settled = self.close(&key, gathering, version, records);
-                let line = self.lines.get_mut(entity)?;
-                young.into_iter().for_each(|gathered| line.coalescer.add(gathered, now));
-                Some(settled)
-            }
-            Verdict::Gone => {
-                let records = self.gone(&settings, &id, &gathering, read_at_ms);
-                // So that a replica that lags cannot bring it back.
-                let version = known.version.max(gathering.created_at());
-                Some(self.close(&key, gathering, version, records))
-            }
-            Verdict::Dead { reason, detail, reply } => {
-                let hints = &gathering.hints;
-                let letters =
-                    hints.iter().map(|g| self.dead(&g.record, reason, detail.clone(), reply.as_deref()));
-                let settled = Settled { records: letters.collect(), positions: gathering.positions() };
-                self.meter.dead_letter(reason, gathering.hints.len());
-                warn!(store = %self.settings.name, entity.kind = %key.entity, entity.id = %id, reason = reason.name(), detail, "a hint became a dead letter");
-                self.lines.get_mut(entity)?.coalescer.done(&id);
-                Some(settled)
-            }
-            Verdict::Again(at) => {
-                self.retry(&key, gathering, at, now);
-                None
-            }
-            Verdict::Trouble { after, detail } => self.trouble(&key, gathering, (after, &detail), now),
-            Verdict::Unauthorized => {
-                if self.closed_until.is_none_or(|until| until <= now) {
-                    error!(store = %self.settings.name, "the access token is not valid: reads wait until it is");
-                }
-                let at = now + UNAUTHORIZED;
-                self.closed_until = Some(at);
-                self.retry(&key, gathering, at, now);
-                None
-            }
+    /// The hints that planned reads become.
+    fn rechecks(&self, due: Vec<(i64, EntityKey)>) -> Settled {
+        let configured = due.into_iter().filter(|(_, key)| self.lines.contains_key(&key.entity));
+        let records = configured.map(|(at_s, key)| {
+            let scope = Cause::Recheck.scope().expect("it is the bridge's own").to_owned();
+            let hint = Hint {
+                // The same after a crash: it is answered once.
+                event: format!("recheck-{at_s}"),
+                trigger: Trigger { key, op: Op::Read, scope, row: None },
+                created_at: None,
+                received_ms: (self.clock)(),
+                traceparent: None,
+                carried_ms: None,
+            };
+            self.hint_record(&hint, None, Some(Bytes::from_static(b"{}")))
+        });
+        Settled { positions: Vec::new(), records: records.collect() }
+    }
+
+    /// The intake record of a hint; without a partition, it goes where its entity is kept in order.
+    fn hint_record(&self, hint: &Hint, partition: Option<i32>, value: Option<Bytes>) -> OutRecord {
+        OutRecord {
+            topic: self.settings.intake.clone(),
+            partition,
+            key: Some(Bytes::from(hint.trigger.key.to_string())),
+            value,
+            headers: hint.headers(),
+            timestamp_ms: Some(hint.received_ms),
         }
     }
 
-    fn retry(&mut self, key: &EntityKey, gathering: Gathering, at: Instant, now: Instant) {
-        self.meter.retried(&key.entity);
-        if let Some(line) = self.lines.get_mut(key.entity.as_ref()) {
-            line.coalescer.retry(&key.id, gathering, at, now);
-        }
-    }
-
-    /// A read failed for no fault of the entity's: its whole line pauses.
-    fn trouble(
-        &mut self,
-        key: &EntityKey,
-        gathering: Gathering,
-        (after, detail): (Duration, &str),
-        now: Instant,
-    ) -> Option<Settled> {
-        let others_flow = self.last_success.is_some_and(|at| now.duration_since(at) < TROUBLE.1);
-        let line = self.lines.get_mut(key.entity.as_ref())?;
-        let paused = line.pause(after, now);
-        if paused.is_first {
-            let pause_ms = paused.until.duration_since(now).as_millis();
-            warn!(store = %self.settings.name, entity.kind = %key.entity, detail, pause_ms, "reads of an entity pause");
-        }
-        if paused.failing_for > REAPPEND_AFTER && others_flow {
-            line.coalescer.done(&key.id);
-            debug!(entity.kind = %key.entity, entity.id = %key.id, "a hint that waits for long is appended again");
-            let records = gathering.hints.iter().map(|g| again(&self.settings.intake, g)).collect();
-            return Some(Settled { positions: gathering.positions(), records });
-        }
-        self.retry(key, gathering, paused.until, now);
-        None
-    }
-
-    /// The records of the rows that were meant; a row that cannot be published becomes a dead letter.
-    fn published(
-        &self,
-        publication: &Publication<'_>,
-        rows: &[crate::incoming::hydrate::Row],
-    ) -> Vec<OutRecord> {
-        let wanted = publication.gathering.rows();
-        let entity = publication.settings.row.name.as_str();
-        let hints = publication.gathering.hints.len();
-        let mut records = Vec::new();
-        let (mut meant, mut published) = (0, false);
-        for row in rows.iter().filter(|row| wanted.as_ref().is_none_or(|wanted| wanted.contains(&row.id))) {
-            meant += 1;
-            match publication.row(row) {
-                Ok(Some(record)) => {
-                    records.push(record);
-                    published = true;
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    let reason = match error {
-                        NotPublished::Mapping(..) => Reason::TransformFailed,
-                        NotPublished::TooLarge(..) => Reason::BadPayload,
-                    };
-                    self.meter.dead_letter(reason, hints);
-                    let first = &publication.gathering.hints[0].record;
-                    records.push(self.dead(first, reason, error.to_string(), None));
-                }
-            }
-        }
-        // Each hint counts once, however many rows it is about.
-        if published {
-            self.count(publication.settings, publication.gathering, publication.gathering.op());
-        } else if records.is_empty() {
-            let why = if meant == 0 { Suppressed::NoRow } else { Suppressed::Filtered };
-            self.meter.suppressed(entity, why, hints);
-        }
-        records
-    }
-
-    fn gone(
-        &self,
-        settings: &Arc<EntitySettings>,
-        id: &EntityId,
-        gathering: &Gathering,
-        read_at_ms: i64,
-    ) -> Vec<OutRecord> {
-        let publication =
-            Publication { store: &self.settings, settings, gathering, read_at_ms, suspect: false };
-        self.count(settings, gathering, Op::Delete);
-        // Of a group, only the rows that were named are known to be gone.
-        match gathering.rows() {
-            Some(rows) => rows.into_iter().flat_map(|row| publication.gone(row)).collect(),
-            None if settings.row.hint_key.is_some() => Vec::new(),
-            None => publication.gone(id),
-        }
-    }
-
-    fn count(&self, settings: &EntitySettings, gathering: &Gathering, op: Op) {
-        let first = gathering.hints.iter().map(|g| g.hint.received_ms).min().unwrap_or(0);
-        let waited = u64::try_from((self.clock)() - first).unwrap_or(0);
-        self.meter.published(&settings.row.name, op, gathering.hints.len(), Duration::from_millis(waited));
-    }
-
-    fn close(
-        &mut self,
-        key: &EntityKey,
-        gathering: Gathering,
-        version: Option<i64>,
-        mut records: Vec<OutRecord>,
-    ) -> Settled {
-        let mut known = self.memory.get(key);
-        known.add(gathering.hints.iter().map(|g| &g.hint));
-        known.version = version;
-        let partition = &gathering.hints[0].record.position.partition;
-        records.push(self.memory.note(key, known, &self.settings.ledger, partition));
-        if let Some(line) = self.lines.get_mut(key.entity.as_ref()) {
-            line.coalescer.done(&key.id);
-        }
-        Settled { positions: gathering.positions(), records }
+    /// What the ledger may forget, a little at a time.
+    fn forgotten(&mut self) -> impl Iterator<Item = OutRecord> {
+        let kept = self.outdated.len().saturating_sub(MAX_FORGOTTEN);
+        let ledger = self.settings.ledger.clone();
+        self.outdated.split_off(kept).into_iter().map(move |(key, at)| memory::forgotten(&key, &ledger, &at))
     }
 }
 
-fn again(intake: &Arc<str>, gathered: &Gathered) -> OutRecord {
-    let record = &gathered.record;
-    OutRecord {
-        topic: intake.clone(),
-        partition: Some(record.position.partition.number),
-        key: Some(Bytes::from(gathered.hint.trigger.key.to_string())),
-        value: record.value.clone(),
-        headers: gathered.hint.headers(),
-        timestamp_ms: record.timestamp_ms,
+/// The line of an entity's own hints, and those of the reads that find its ids.
+fn lines_of(settings: &Arc<EntitySettings>) -> Vec<Line> {
+    let row = &settings.row;
+    let mut lines = vec![Line::new(&row.name, settings.clone(), Yields::Records)];
+    for found_by in &row.resolve {
+        let resolving = Arc::new(resolve::settings(settings, found_by));
+        let name = resolving.row.name.clone();
+        lines.push(Line::new(&name, resolving, Yields::Hints(row.name.as_str().into())));
+    }
+    lines
+}
+
+/// What a read is for, so that the store's quota goes to the most urgent first.
+const fn purpose(cause: Cause) -> Purpose {
+    match cause {
+        Cause::Callback => Purpose::Live,
+        Cause::Sync => Purpose::Sync,
+        Cause::Recheck | Cause::Poll => Purpose::Poll,
+        Cause::Sweep => Purpose::Sweep,
+        Cause::Snapshot => Purpose::Snapshot,
     }
 }
 
 impl<S: Store> Stage for Incoming<S> {
     type Done = Done;
 
-    fn restore(&mut self, _partition: &Partition, ledger: BTreeMap<String, Bytes>) {
-        for (key, value) in &ledger {
-            self.memory.restore(key, value);
+    fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>) {
+        let now_ms = (self.clock)();
+        for (key, value) in ledger {
+            if self.memory.restore(&key, &value, now_ms) == Restored::Outdated {
+                self.outdated.push((key, partition.clone()));
+            }
         }
     }
 
     fn accept(&mut self, record: InRecord, now: Instant) -> Vec<Settled> {
+        let newest = self.newest.entry(record.position.partition.clone()).or_default();
+        *newest = record.position.offset.max(*newest);
         if let Some(hint) = Hint::from_record(&record) {
             return self.take(hint, record, now).into_iter().collect();
         }
         match self.foreign(&record) {
             // To the partition of each entity, where its order is kept.
             Ok(hints) => {
-                let again = hints.iter().map(|hint| OutRecord {
-                    topic: self.settings.intake.clone(),
-                    partition: None,
-                    key: Some(Bytes::from(hint.trigger.key.to_string())),
-                    value: record.value.clone(),
-                    headers: hint.headers(),
-                    timestamp_ms: record.timestamp_ms,
-                });
+                let again = hints.iter().map(|hint| self.hint_record(hint, None, record.value.clone()));
                 vec![self.settle(&record, again.collect())]
             }
             Err(message) => {
@@ -366,17 +250,23 @@ impl<S: Store> Stage for Incoming<S> {
 
     fn start(&mut self, now: Instant) -> Vec<Job<Done>> {
         let mut jobs: Vec<Job<Done>> = Vec::new();
+        let now_ms = (self.clock)();
+        self.anchor = Some((now, now_ms));
+        let due = self.memory.due(now_ms.div_euclid(1000), MAX_RECHECKS);
+        if !due.is_empty() {
+            jobs.push(Box::pin(async move { Done::Due(due) }));
+        }
         if self.closed_until.is_some_and(|until| until > now) {
             return jobs;
         }
-        for (entity, line) in &mut self.lines {
-            while let Some(plan) = line.next(now) {
-                let (store, settings, entity) = (self.store.clone(), line.settings.clone(), entity.clone());
-                let clock = self.clock.clone();
+        for line in self.lines.values_mut() {
+            while let Some(start) = line.next(now) {
+                let (store, settings, line) = (self.store.clone(), line.settings.clone(), line.name.clone());
+                let (clock, purpose, urgency) = (self.clock.clone(), purpose(start.cause), start.urgency);
                 jobs.push(Box::pin(async move {
                     let read_at_ms = clock();
-                    let outcomes = hydrate::read(store, settings, plan).await;
-                    Done { entity, read_at_ms, outcomes }
+                    let outcomes = hydrate::read(store, settings, start.plan, purpose).await;
+                    Done::Read(Read { line, urgency, read_at_ms, outcomes })
                 }));
             }
         }
@@ -384,16 +274,26 @@ impl<S: Store> Stage for Incoming<S> {
     }
 
     fn finish(&mut self, done: Done, now: Instant) -> Vec<Settled> {
-        if let Some(line) = self.lines.get_mut(&done.entity) {
-            line.running -= 1;
+        let Read { line, urgency, read_at_ms, outcomes } = match done {
+            Done::Read(read) => read,
+            Done::Due(due) => return vec![self.rechecks(due)],
+        };
+        if let Some(line) = self.lines.get_mut(&line) {
+            line.running[urgency as usize] -= 1;
         }
-        let Done { entity, read_at_ms, outcomes } = done;
-        outcomes.into_iter().filter_map(|outcome| self.conclude(&entity, read_at_ms, outcome, now)).collect()
+        let concluded =
+            outcomes.into_iter().flat_map(|outcome| self.conclude(&line, read_at_ms, outcome, now));
+        concluded.collect()
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let wake = self.lines.values().filter_map(Line::wake_at).min()?;
-        Some(self.closed_until.map_or(wake, |until| until.max(wake)))
+        let wake = self.lines.values().filter_map(Line::wake_at).min();
+        let wake = wake.map(|wake| self.closed_until.map_or(wake, |until| until.max(wake)));
+        let recheck = self.anchor.zip(self.memory.next_due()).map(|((at, at_ms), due_s)| {
+            let ahead_ms = due_s.saturating_mul(1000).saturating_sub(at_ms);
+            at + Duration::from_millis(u64::try_from(ahead_ms).unwrap_or(0))
+        });
+        wake.into_iter().chain(recheck).min()
     }
 
     fn reset(&mut self) {
@@ -401,6 +301,8 @@ impl<S: Store> Stage for Incoming<S> {
             line.clear();
         }
         self.memory.clear();
+        self.outdated.clear();
+        self.newest.clear();
     }
 }
 
@@ -408,3 +310,5 @@ impl<S: Store> Stage for Incoming<S> {
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_rows;

@@ -77,15 +77,18 @@ pub enum Cause {
     Sweep,
     /// A person asked for it.
     Sync,
+    /// The bridge looks again at what it published, since nothing proves that it was the newest state.
+    Recheck,
 }
 
 impl Cause {
     /// All but callbacks, whose scope is BigCommerce's.
-    const OWN: [(Self, &'static str); 4] = [
+    const OWN: [(Self, &'static str); 5] = [
         (Self::Poll, "bridge/poll"),
         (Self::Snapshot, "bridge/snapshot"),
         (Self::Sweep, "bridge/sweep"),
         (Self::Sync, "bridge/sync"),
+        (Self::Recheck, "bridge/recheck"),
     ];
 
     /// The scope of hints that the bridge makes itself; none for callbacks.

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod dead_letter;
+pub mod envelope;
 pub mod hint;
 pub mod ids;
 pub mod reason;

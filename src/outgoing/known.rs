@@ -18,6 +18,8 @@ use crate::model::record::Position;
 const MAX_IDS: usize = 200_000;
 /// Bytes of results kept at most.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How long the ledger keeps an entry: a day more than the seven in which a repeated command is recognised.
+const KEPT_MS: i64 = 8 * 24 * 3_600_000;
 /// The prefix of a command's key in the ledger; other keys there belong to others.
 pub(super) const KEY_PREFIX: &str = "command/";
 
@@ -70,6 +72,13 @@ impl<'a> Entry<'a> {
         let (class, topic, partition, offset) = (None, None, None, None);
         Self { state: EntryState::Done, at_ms, class, topic, partition, offset, result: Some(result) }
     }
+}
+
+/// Whether an entry of the ledger is older than any command that may come again: commands are kept for seven days, and
+/// no id is recognised after that.
+pub(super) fn is_outdated(key: &str, value: &[u8], now_ms: i64) -> bool {
+    let entry = key.strip_prefix(KEY_PREFIX).and_then(|_| serde_json::from_slice::<Entry<'_>>(value).ok());
+    entry.is_some_and(|entry| entry.at_ms < now_ms - KEPT_MS)
 }
 
 /// What is known of one id.
@@ -204,6 +213,15 @@ mod tests {
         assert_eq!(known.get(&name(89)), None);
         assert!(matches!(known.get(&name(90)), Some(State::Done { .. })));
         assert_eq!(known.bytes, 20);
+    }
+
+    #[test]
+    fn an_entry_is_outdated_after_eight_days() {
+        let intent = serde_json::to_vec(&Entry::intent("C", &position(), 1_000)).unwrap();
+        assert!(is_outdated("command/1", &intent, 1_001 + KEPT_MS));
+        assert!(!is_outdated("command/1", &intent, 1_000 + KEPT_MS));
+        assert!(!is_outdated("read/product/1", &intent, i64::MAX), "it is the other path's");
+        assert!(!is_outdated("command/1", b"{}", i64::MAX), "it is not understood");
     }
 
     #[test]

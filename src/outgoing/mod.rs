@@ -35,12 +35,14 @@ use crate::catalog::Catalog;
 use crate::engine::lanes::{self, Lanes};
 use crate::model::command::Outcome;
 use crate::model::dead_letter::{FailedAt, replay_count};
-use crate::model::record::{InRecord, Partition, Position};
+use crate::model::record::{InRecord, OutRecord, Partition, Position};
 use crate::model::request::Reply;
 use crate::runtime::ports::{Append, Job, Settled, Stage, Store};
 
 /// How long a command waits for another one of the same id, in another lane, to end before it looks again.
 const TWIN_WAIT: Duration = Duration::from_secs(1);
+/// Entries that the ledger forgets in one transaction, at most: a small part of it.
+const MAX_FORGOTTEN: usize = 100;
 
 /// What becomes of a key whose command failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,6 +109,8 @@ pub struct Outgoing<S, A> {
     routes: HashMap<Arc<str>, (usize, Arc<Route<S>>)>,
     lines: Vec<Line<S>>,
     known: Known,
+    /// Records that let the ledger forget what is outdated, a few with each transaction.
+    outdated: Vec<OutRecord>,
     catalog: Arc<Catalog>,
     limits: Limits,
     appender: Arc<A>,
@@ -184,6 +188,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             routes,
             lines,
             known: Known::default(),
+            outdated: Vec::new(),
             catalog: config.catalog,
             limits: config.limits,
             appender,
@@ -305,10 +310,11 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
         let (topics, command) = (&item.route.topics, &item.command);
         let times = (item.first_seen_ms, (self.clock)());
-        let (settled, result) = settle::ended(topics, &item.record, command, ending, times);
+        let (mut settled, result) = settle::ended(topics, &item.record, command, ending, times);
         report(&item, ending);
         let name = (topics.ledger.clone(), command.id.clone());
         self.known.done(name, ending.outcome, result);
+        settled.records.extend(self.outdated.drain(self.outdated.len().saturating_sub(MAX_FORGOTTEN)..));
         vec![settled]
     }
 }
@@ -318,6 +324,11 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
 
     fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>) {
         let Some((_, route)) = self.routes.get(&partition.topic) else { return };
+        let now_ms = (self.clock)();
+        let (outdated, ledger): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            ledger.into_iter().partition(|(key, value)| known::is_outdated(key, value, now_ms));
+        let forgotten = outdated.into_keys().map(|key| route.topics.forgotten(partition, key));
+        self.outdated.extend(forgotten);
         let entries = ledger.iter().map(|(key, value)| (key.as_str(), value));
         let strange = self.known.restore(&route.topics.ledger, entries);
         if strange > 0 {
@@ -402,6 +413,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         self.generation += 1;
         self.jobs.clear();
         self.known = Known::default();
+        self.outdated.clear();
         for line in &mut self.lines {
             line.lanes.clear();
             line.paused_until = None;

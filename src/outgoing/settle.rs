@@ -63,6 +63,18 @@ impl Topics {
         self.ledger_record(record, id, &Entry::intent(class, &record.position, now_ms))
     }
 
+    /// The record that lets the ledger forget an entry that was read back for a partition of commands.
+    pub(super) fn forgotten(&self, commands: &Partition, key: String) -> OutRecord {
+        OutRecord {
+            topic: self.ledger.clone(),
+            partition: Some(self.ledger_partition(commands)),
+            key: Some(Bytes::from(key)),
+            value: None,
+            headers: Vec::new(),
+            timestamp_ms: None,
+        }
+    }
+
     fn ledger_record(&self, record: &InRecord, id: &str, entry: &Entry<'_>) -> OutRecord {
         let value = serde_json::to_vec(entry).expect("an entry is plain data and a value that is JSON");
         OutRecord {

@@ -50,6 +50,7 @@ struct Inner {
     api_quota: Gauges<1>,
     hints: Counters<1>,
     rereads: Counters<1>,
+    sweep_repaired: Counters<2>,
     commands: Counters<1>,
     dead_letters: Counters<1>,
     transactions: Counters<1>,
@@ -96,6 +97,7 @@ impl Metrics {
             api_quota: add(r, names::API_QUOTA, "Requests that the API grants in a window"),
             hints: add(r, names::HINTS, "Hints that were settled"),
             rereads: add(r, names::REREADS, "Reads that must be repeated"),
+            sweep_repaired: add(r, names::SWEEP_REPAIRED, "Records that a sweep found missing or wrong"),
             commands: add(r, names::COMMANDS, "Commands settled"),
             dead_letters: add(r, names::DEAD_LETTERS, "Records put on a dead-letter topic"),
             transactions: add(r, names::TRANSACTIONS, "Kafka transactions ended"),
@@ -187,6 +189,13 @@ impl Metrics {
     pub fn reread(&self, entity: &str) {
         let words = &self.inner.words;
         self.inner.rereads.get_or_create(&[("entity", words.find(&words.entities.load(), entity))]).inc();
+    }
+
+    /// A sweep found records of an entity missing or wrong that no callback had announced.
+    pub fn sweep_repaired(&self, store: &str, entity: &str, records: usize) {
+        let [store] = self.store(store);
+        let entity = self.inner.words.find(&self.inner.words.entities.load(), entity);
+        self.inner.sweep_repaired.get_or_create(&[store, ("entity", entity)]).inc_by(records as u64);
     }
 
     /// What the API's last answer said of its window: the requests left, and those it grants in all.
@@ -306,6 +315,9 @@ impl Inner {
         let store = ("store", Arc::clone(store));
         let own = [store.clone()];
         self.api_throttled.remove(&own);
+        for entity in self.words.entities.load().iter() {
+            self.sweep_repaired.remove(&[own[0].clone(), ("entity", Arc::clone(entity))]);
+        }
         for gauge in [&self.api_quota_left, &self.api_quota, &self.store_stopped] {
             gauge.remove(&own);
         }

@@ -28,6 +28,8 @@ pub const API_QUOTA: &str = "bcbridge_api_quota_requests";
 pub const HINTS: &str = "bcbridge_hints_total";
 /// Reads that must be repeated (too early, refused for now, unreadable), per entity. Counter.
 pub const REREADS: &str = "bcbridge_rereads_total";
+/// Records that a sweep found missing or wrong, per store and entity: what BigCommerce never announced. Counter.
+pub const SWEEP_REPAIRED: &str = "bcbridge_sweep_repaired_total";
 /// Commands settled, per outcome. Counter.
 pub const COMMANDS: &str = "bcbridge_commands_total";
 /// Records put on a dead-letter topic, per reason. Counter.
@@ -64,7 +66,7 @@ pub const SIGNALS: &str = "bcbridge_signals_total";
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 27] = [
+pub const ALL: [&str; 28] = [
     OPEN_RECORDS,
     HYDRATED,
     HYDRATION_LATENCY,
@@ -75,6 +77,7 @@ pub const ALL: [&str; 27] = [
     API_QUOTA,
     HINTS,
     REREADS,
+    SWEEP_REPAIRED,
     COMMANDS,
     DEAD_LETTERS,
     TRANSACTIONS,
@@ -111,8 +114,18 @@ pub const PURPOSES: [&str; 7] = ["live", "command", "upkeep", "sync", "poll", "s
 /// Label `outcome` of a command.
 pub const COMMAND_OUTCOMES: [&str; 5] = ["applied", "rejected", "partial", "unknown", "dead"];
 /// Label `outcome` of a hint: listed by a record, or ended without one.
-pub const HINT_OUTCOMES: [&str; 6] =
-    ["published", "duplicate", "not_configured", "filtered", "no_row", "dead_letter"];
+pub const HINT_OUTCOMES: [&str; 10] = [
+    "published",
+    "duplicate",
+    "not_configured",
+    "filtered",
+    "no_row",
+    "unchanged",
+    "superseded",
+    "resolved",
+    "unresolved",
+    "dead_letter",
+];
 /// Label `result` of a transaction.
 pub const TRANSACTION_RESULTS: [&str; 2] = ["committed", "aborted"];
 /// Label `state` of a hook: sends; was switched off by hand, or by BigCommerce; is wanted but absent; exists with other

@@ -6,6 +6,7 @@ mod broker;
 mod cases;
 mod check;
 mod ledger;
+mod lister;
 mod load;
 mod store;
 mod world;
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use self::broker::{Broker, Consumer, Producer};
 use self::ledger::Recaller;
+use self::lister::Lister;
 use self::load::{Habits, Load};
 use self::store::{Shop, Truth};
 use self::world::World;
@@ -32,8 +34,19 @@ use crate::runtime::runner::{Runner, RunnerError, Watch};
 static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::embedded().unwrap()));
 static ENTITIES: LazyLock<BTreeMap<String, Arc<EntitySettings>>> = LazyLock::new(|| {
     let named = ["product", "order", "inventory_item"].into_iter();
-    named.map(|name| (name.to_owned(), Arc::new(testing::settings(name)))).collect()
+    named.map(|name| (name.to_owned(), Arc::new(entity(name)))).collect()
 });
+
+/// Its lists show whole rows, and what has no date is read twice.
+fn entity(name: &str) -> EntitySettings {
+    let mut settings = testing::settings(name);
+    let mut row = (*settings.row).clone();
+    row.list =
+        Some(toml::from_str("path = '/v3/all'\npages = 'page'\nwhole = true\ninclude = true").unwrap());
+    settings.row = Arc::new(row);
+    settings.second_read = Some(Duration::from_secs(60));
+    settings
+}
 
 fn settings() -> StoreSettings {
     StoreSettings {
@@ -228,7 +241,8 @@ async fn life(seed: u64) -> Summary {
     };
     fleet.start();
     let lasts = Duration::from_secs(world.draw(20..120));
-    tokio::join!(load.run(lasts), fleet.torment(lasts));
+    let lister = Lister { load: load.clone(), pause_ms: world.draw(2_000..20_000) };
+    tokio::join!(load.run(lasts), lister.run(lasts), fleet.torment(lasts));
     world.set_faults(|faults| *faults = world::Faults { lag: faults.lag, ..world::Faults::default() });
     fleet.rest().await;
     broker.with_out(|out| check::history(&world, out, &emitted.lock().unwrap(), &truth.lock().unwrap()));
@@ -296,6 +310,8 @@ fn every_event_ends_in_exactly_one_record_whatever_fails() {
         "garbled",
         "kill",
         "lag",
+        "listed",
+        "listed late",
         "not configured",
         "raw",
         "rebalance",

@@ -17,8 +17,8 @@ use crate::runtime::ports::Store;
 /// A product that BigCommerce refuses to hear of: every request that names it is refused.
 pub(super) const POISON: u64 = 13;
 
-/// Reads of one kind that one owner may have under way: two lists, or eight of one.
-const MAX_READS: usize = 8;
+/// Reads of one kind that one owner may have under way: four lists, or ten of one.
+const MAX_READS: usize = 10;
 
 /// A kind of entity in the truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,6 +106,24 @@ impl Truth {
     pub(super) fn variants(&self, product: u64) -> Vec<u64> {
         let stock = self.entities.iter().filter(|((k, _), e)| *k == Kind::Stock && e.parent == product);
         stock.map(|((_, id), _)| *id).collect()
+    }
+
+    /// The row of a list that shows the store as it was then; none if there was no such thing.
+    pub(super) fn listed(&self, kind: Kind, id: u64, at_ms: i64) -> Option<Value> {
+        match kind {
+            Kind::Product => product(self, id, at_ms),
+            Kind::Order => order(self, id, at_ms),
+            Kind::Stock => {
+                let (_, state) = self.at(kind, id, at_ms);
+                let product = self.entities.get(&(kind, id))?.parent;
+                Some(stock_row(id, product, state.counter()?))
+            }
+        }
+    }
+
+    /// The product of a variant.
+    pub(super) fn parent(&self, variant: u64) -> u64 {
+        self.entities[&(Kind::Stock, variant)].parent
     }
 
     fn at(&self, kind: Kind, id: u64, at_ms: i64) -> (i64, State) {
@@ -277,11 +295,12 @@ fn order(truth: &Truth, id: u64, at_ms: i64) -> Option<Value> {
 }
 
 fn stock(truth: &Truth, product: u64) -> Vec<Value> {
-    let row = |variant: u64| {
-        let n = truth.last(Kind::Stock, variant).unwrap().1.counter();
-        json!({ "identity": { "variant_id": variant, "product_id": product }, "n": n })
-    };
-    truth.variants(product).into_iter().map(row).collect()
+    let row = |variant| Some(stock_row(variant, product, truth.last(Kind::Stock, variant)?.1.counter()?));
+    truth.variants(product).into_iter().filter_map(row).collect()
+}
+
+fn stock_row(variant: u64, product: u64, n: u64) -> Value {
+    json!({ "identity": { "variant_id": variant, "product_id": product }, "n": n })
 }
 
 fn v3_list(rows: Vec<Value>, request: &Request) -> Reply {

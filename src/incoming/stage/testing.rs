@@ -1,9 +1,8 @@
 //! What the path's unit tests share.
 
 use super::*;
-use crate::incoming::coalesce::Windows;
+use crate::incoming::coalesce::{Gathering, Windows};
 use crate::incoming::settings::Format;
-use crate::model::hint::Trigger;
 use crate::model::record::Position;
 
 pub(crate) fn settings(entity: &str) -> EntitySettings {
@@ -16,6 +15,8 @@ pub(crate) fn settings(entity: &str) -> EntitySettings {
         query: BTreeMap::new(),
         windows: Windows { quiet: Duration::from_millis(250), max_wait: Duration::from_secs(2) },
         confirm_gone: Duration::from_secs(60),
+        suppress_unchanged: false,
+        second_read: None,
         format: Format::CloudEvents,
         parameters: None,
         filter: None,

@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 
 use super::testing::store;
 use super::*;
+use crate::incoming::line::TROUBLE;
+use crate::model::ids::EntityId;
 use crate::model::record::Position;
 use crate::model::request::{Answer, Request};
 
-type Answers = Box<dyn Fn(&Request) -> Reply + Send + Sync>;
+pub(super) type Answers = Box<dyn Fn(&Request) -> Reply + Send + Sync>;
 
 /// A store that answers as it is told, and remembers what it was asked.
-struct Fake {
+pub(super) struct Fake {
     answers: Mutex<Answers>,
     asked: Mutex<Vec<String>>,
 }
@@ -27,20 +29,23 @@ impl Store for Fake {
 }
 
 #[derive(Default)]
-struct Counts(Mutex<BTreeMap<String, usize>>);
+pub(super) struct Counts(Mutex<BTreeMap<String, usize>>);
 
 impl Counts {
     fn add(&self, what: &str, hints: usize) {
         *self.0.lock().unwrap().entry(what.to_owned()).or_default() += hints;
     }
 
-    fn of(&self, what: &str) -> usize {
+    pub(super) fn of(&self, what: &str) -> usize {
         self.0.lock().unwrap().get(what).copied().unwrap_or(0)
     }
 }
 
 impl Meter for Counts {
-    fn published(&self, _: &str, _: Op, hints: usize, _: Duration) {
+    fn repaired(&self, _: &str, _: &str, records: usize) {
+        self.add("repaired", records);
+    }
+    fn published(&self, _: &str, _: Op, hints: usize, _: Option<Duration>) {
         self.add("published", hints);
     }
     fn suppressed(&self, _: &str, why: Suppressed, hints: usize) {
@@ -54,19 +59,22 @@ impl Meter for Counts {
     }
 }
 
-struct Bench {
-    stage: Incoming<Fake>,
-    fake: Arc<Fake>,
-    counts: Arc<Counts>,
-    now: Instant,
+pub(super) struct Bench {
+    pub(super) stage: Incoming<Fake>,
+    pub(super) fake: Arc<Fake>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) now: Instant,
     offset: i64,
 }
 
-fn bench(answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Bench {
+pub(super) fn bench(answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Bench {
     bench_with(store(), answers)
 }
 
-fn bench_with(settings: StoreSettings, answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Bench {
+pub(super) fn bench_with(
+    settings: StoreSettings,
+    answers: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> Bench {
     let fake = Arc::new(Fake { answers: Mutex::new(Box::new(answers)), asked: Mutex::default() });
     let counts = Arc::new(Counts::default());
     let catalog = Arc::new(Catalog::embedded().unwrap());
@@ -77,7 +85,7 @@ fn bench_with(settings: StoreSettings, answers: impl Fn(&Request) -> Reply + Sen
 
 impl Bench {
     /// Consumes a hint; its event is `msg_<offset>` unless given.
-    fn hint(&mut self, key: &str, op: Op, row: Option<&str>, event: Option<&str>) -> Vec<Settled> {
+    pub(super) fn hint(&mut self, key: &str, op: Op, row: Option<&str>, event: Option<&str>) -> Vec<Settled> {
         let position = self.position();
         let event = event.map_or_else(|| format!("msg_{}", position.offset), str::to_owned);
         let hint = Hint {
@@ -100,7 +108,7 @@ impl Bench {
         self.stage.accept(record, self.now)
     }
 
-    fn update(&mut self, key: &str) {
+    pub(super) fn update(&mut self, key: &str) {
         assert!(self.hint(key, Op::Update, None, None).is_empty(), "{key} was settled at once");
     }
 
@@ -117,14 +125,14 @@ impl Bench {
         settled.remove(0)
     }
 
-    fn position(&mut self) -> Position {
+    pub(super) fn position(&mut self) -> Position {
         self.offset += 1;
         let partition = Partition { topic: "bigcommerce.main.webhooks".into(), number: 0 };
         Position { partition, offset: self.offset }
     }
 
     /// Does everything that is due until `lasts` is over.
-    fn pass(&mut self, lasts: Duration) -> Vec<Settled> {
+    pub(super) fn pass(&mut self, lasts: Duration) -> Vec<Settled> {
         let end = self.now + lasts;
         let mut settled = Vec::new();
         loop {
@@ -141,24 +149,24 @@ impl Bench {
         settled
     }
 
-    fn answer(&self, answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+    pub(super) fn answer(&self, answers: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
         *self.fake.answers.lock().unwrap() = Box::new(answers);
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.fake.asked.lock().unwrap())
     }
 }
 
-const SECONDS: Duration = Duration::from_secs(3);
+pub(super) const SECONDS: Duration = Duration::from_secs(3);
 
-fn reply(answer: Answer, status: u16, body: &Value) -> Reply {
+pub(super) fn reply(answer: Answer, status: u16, body: &Value) -> Reply {
     let body = Bytes::from(body.to_string());
     Reply { answer, status, body, request_id: None, detail: format!("status {status}") }
 }
 
 /// All products that are asked for are there, and nothing else is.
-fn healthy(request: &Request) -> Reply {
+pub(super) fn healthy(request: &Request) -> Reply {
     let path = request.path.as_str();
     if !path.starts_with("/v3/catalog/products") {
         return reply(Answer::Done, 200, &json!({ "data": [] }));
@@ -186,13 +194,13 @@ fn refusing(bad: &'static [&'static str]) -> impl Fn(&Request) -> Reply {
     }
 }
 
-fn header<'a>(record: &'a OutRecord, name: &str) -> &'a str {
+pub(super) fn header<'a>(record: &'a OutRecord, name: &str) -> &'a str {
     let found = record.headers.iter().rev().find(|(found, _)| found == name);
     found.map_or("", |(_, value)| std::str::from_utf8(value).unwrap())
 }
 
 /// `topic/key` of what is published, without the ledger; the bridge's own prefix is left out.
-fn published(settled: &[Settled]) -> Vec<String> {
+pub(super) fn published(settled: &[Settled]) -> Vec<String> {
     let records = settled.iter().flat_map(|settled| &settled.records);
     let key = |r: &OutRecord| String::from_utf8(r.key.clone().unwrap().to_vec()).unwrap();
     let name = |r: &OutRecord| format!("{}/{}", r.topic.strip_prefix("bigcommerce.main.").unwrap(), key(r));
@@ -202,7 +210,7 @@ fn published(settled: &[Settled]) -> Vec<String> {
     names
 }
 
-fn offsets(settled: &[Settled]) -> Vec<i64> {
+pub(super) fn offsets(settled: &[Settled]) -> Vec<i64> {
     let mut offsets: Vec<i64> = settled.iter().flat_map(|s| &s.positions).map(|p| p.offset).collect();
     offsets.sort_unstable();
     offsets
@@ -245,16 +253,45 @@ fn what_nobody_understands_is_put_aside_with_its_bytes() {
 }
 
 #[test]
-fn what_is_forbidden_is_a_dead_letter_for_each_hint() {
+fn what_is_forbidden_waits_for_minutes_and_is_a_dead_letter_then() {
     let mut bench = bench(failing(Answer::Forbidden, 403));
+    (1..=600).for_each(|id| bench.update(&format!("product/{id}")));
     bench.update("product/1");
+    assert!(bench.pass(Duration::from_secs(240)).is_empty(), "a scope may be granted any minute");
+    let calls = bench.asked().len();
+    assert!(calls <= 40, "{calls} calls: it is asked with patience");
+    let settled = bench.pass(Duration::from_secs(120));
+    assert_eq!(offsets(&settled), (1..=601).collect::<Vec<_>>());
+    let letter = &settled[0].records[0];
+    assert_eq!(header(letter, "bc_dlq_reason"), "denied");
+    let message = header(letter, "__connect.errors.exception.message");
+    assert!(message.contains("store_v2_products_read_only"), "{message}");
+    assert_eq!(bench.counts.of("denied"), 601);
+    bench.answer(healthy);
     bench.update("product/1");
-    bench.update("product/2");
-    let settled = bench.pass(SECONDS);
-    assert_eq!(published(&settled), ["dlq/product/1", "dlq/product/1", "dlq/product/2"]);
-    assert_eq!(offsets(&settled), [1, 2, 3]);
-    assert_eq!(bench.counts.of("denied"), 3);
-    assert_eq!(bench.asked().len(), 1, "it is not asked again");
+    let settled = bench.pass(Duration::from_secs(61));
+    assert_eq!(published(&settled), ["product/1"], "once it is granted, all is as before");
+}
+
+#[test]
+fn one_entity_that_is_forbidden_holds_nobody_up() {
+    let mut bench = bench(|request| {
+        let is_bad = request.path.as_str().ends_with("/66");
+        if is_bad { reply(Answer::Forbidden, 403, &json!({})) } else { healthy_variant(request) }
+    });
+    bench.update("product_variant/1:66");
+    let mut all = bench.pass(SECONDS);
+    for n in 1..=40 {
+        bench.update(&format!("product_variant/1:{n}"));
+        all.extend(bench.pass(Duration::from_secs(10)));
+    }
+    assert_eq!(published(&all).len(), 41);
+    assert_eq!(bench.counts.of("denied"), 1);
+}
+
+fn healthy_variant(request: &Request) -> Reply {
+    let id: u64 = request.path.as_str().rsplit('/').next().unwrap().parse().unwrap();
+    reply(Answer::Done, 200, &json!({ "data": { "id": id, "product_id": 1 } }))
 }
 
 #[test]
@@ -295,7 +332,8 @@ fn a_list_that_fails_half_way_is_not_tried_further() {
     });
     (1..=100).for_each(|id| bench.update(&format!("product/{id}")));
     let job = bench.stage.start(bench.now + SECONDS).remove(0);
-    assert_eq!(futures::executor::block_on(job).outcomes.len(), 100);
+    let Done::Read(read) = futures::executor::block_on(job) else { panic!("it reads") };
+    assert_eq!(read.outcomes.len(), 100);
     assert_eq!(bench.asked().len(), 2);
 }
 
@@ -418,7 +456,8 @@ fn a_deleted_entity_is_not_brought_back_by_a_replica_that_lags() {
         let id = EntityId::parse("1").unwrap();
         let mut gathering = waiting.coalescer.take(&id).unwrap();
         gathering.hints[0].hint.created_at = Some(created_at);
-        waiting.coalescer.retry(&id, gathering, bench.now, bench.now);
+        let wait = crate::incoming::coalesce::Wait::AtLatest(bench.now);
+        waiting.coalescer.retry(&id, gathering, wait, bench.now);
     };
     deleted(&mut bench, Op::Delete, 2_000_000_000);
     let settled = bench.pass(SECONDS);

@@ -91,6 +91,7 @@ fn words_from_the_network_make_no_new_series() {
         metrics.api_wait(word, word, Duration::ZERO);
         metrics.api_quota(word, 1, 1);
         metrics.command(word);
+        metrics.sweep_repaired(word, word, 1);
         metrics.dead_letter(word);
         metrics.promise_degraded(word, true);
         metrics.hooks(word, word, 1);
@@ -114,6 +115,7 @@ fn every_name_appears_in_a_scrape_and_no_other() {
     let metrics = metrics();
     metrics.hydrated("order", "c");
     metrics.reread("order");
+    metrics.sweep_repaired("main", "order", 1);
     metrics.api_quota("main", 0, 0);
     metrics.promise_degraded("P1", false);
     metrics.hooks("main", "active", 0);

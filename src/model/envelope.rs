@@ -99,6 +99,17 @@ pub fn list(body: &Bytes) -> Result<Page, BadShape> {
     Ok(Page { rows, next, total })
 }
 
+/// The rows of a list reply of V2: a bare array, or nothing.
+///
+/// # Errors
+/// Anything else; a V3 envelope is none of V2's replies.
+pub fn bare_list(body: &Bytes) -> Result<Page, BadShape> {
+    match first(body) {
+        None | Some(b'[') => list(body),
+        Some(_) => Err(BadShape::Not { wanted: "an array" }),
+    }
+}
+
 fn next(meta: &Meta) -> Next {
     if let Some(cursor) = &meta.cursor_pagination {
         let more =
@@ -210,6 +221,14 @@ mod tests {
         for wrong in ["", "[1]", "7", r#"{"data":7}"#, r#"{"data":[]}"#, r#"{"id":7"#, "<html>"] {
             assert!(one(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_list_of_v2_has_no_envelope() {
+        let rows =
+            |body: &'static str| bare_list(&Bytes::from_static(body.as_bytes())).map(|page| page.rows.len());
+        assert_eq!((rows(""), rows(" [1,2]")), (Ok(0), Ok(2)));
+        assert!(rows(r#"{"data":[1]}"#).is_err() && rows("<html>").is_err());
     }
 
     #[test]
