@@ -9,6 +9,7 @@ mod ledger;
 mod lister;
 mod load;
 mod store;
+mod visible;
 mod world;
 
 use std::collections::BTreeMap;
