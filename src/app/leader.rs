@@ -94,6 +94,8 @@ struct LeaderWatch {
 }
 
 impl Watch for LeaderWatch {
+    fn revoked(&mut self) {}
+
     fn assigned(&mut self, partitions: usize) {
         if partitions == 0 {
             self.ready.ready();

@@ -76,9 +76,13 @@ impl Drop for RunnerWatch {
 }
 
 impl Watch for RunnerWatch {
+    fn revoked(&mut self) {
+        self.health.set(&self.store, self.path, PartState::Waiting);
+    }
+
     fn assigned(&mut self, partitions: usize) {
-        let state = if partitions > 0 { PartState::Up } else { PartState::Waiting };
-        self.health.set(&self.store, self.path, state);
+        // Without partitions it stands by, which is as well as it can be.
+        self.health.set(&self.store, self.path, PartState::Up);
         // Without a partition little is read here; what there is, such as commands, goes by an equal share.
         if let Some((client, all)) = &self.shared {
             let ours = partitions.max(1);

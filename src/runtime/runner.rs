@@ -59,7 +59,9 @@ pub enum RunnerError {
 
 /// What the loop tells the outside, for metrics and readiness.
 pub trait Watch: Send {
-    /// Partitions were assigned (their number), or none are any more.
+    /// What was assigned is not ours any more.
+    fn revoked(&mut self);
+    /// Partitions were assigned, so many; none means that others have them all.
     fn assigned(&mut self, partitions: usize);
     /// Records are open.
     fn open(&mut self, records: usize);
@@ -415,10 +417,13 @@ where
 
     async fn membership(&mut self, event: Consumed) -> Result<(), RunnerError> {
         self.forget();
-        self.watch.assigned(0);
+        self.watch.revoked();
         let Consumed::Assigned(partitions) = event else { return Ok(()) };
         self.fenced = None;
-        let Some(owner) = partitions.iter().map(|a| &a.partition).min() else { return Ok(()) };
+        let Some(owner) = partitions.iter().map(|a| &a.partition).min() else {
+            self.watch.assigned(0);
+            return Ok(());
+        };
         self.identify(owner).await?;
         // Asked again: only now is it certain that no earlier transaction of this identity is still open.
         for assignment in self.committed().await? {

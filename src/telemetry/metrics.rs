@@ -324,6 +324,14 @@ impl Inner {
         for class in names::STATUS_CLASSES {
             self.api_requests.remove(&[store.clone(), ("status", self.words.fixed(class))]);
         }
+        for purpose in names::PURPOSES {
+            self.api_wait.remove(&[store.clone(), ("purpose", self.words.fixed(purpose))]);
+        }
+        for action in names::HOOK_ACTIONS {
+            self.hooks_mended.remove(&[store.clone(), ("action", self.words.fixed(action))]);
+        }
+        self.hooks_gaps.remove(&own);
+        self.scans.forget(&own[0].1, &self.words);
         for state in names::HOOK_STATES {
             self.hooks.remove(&[store.clone(), ("state", self.words.fixed(state))]);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::visible::{Visible, text};
 use super::world::World;
 use crate::engine::checkpoint::Checkpoint;
 use crate::model::hint::header;
@@ -25,13 +26,6 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 #[error("never")]
 pub(super) struct Never;
-
-/// A record on an output topic that readers see.
-pub(super) struct Visible {
-    pub(super) record: OutRecord,
-    /// Milliseconds when it became visible.
-    pub(super) at_ms: i64,
-}
 
 enum Told {
     Revoked,
@@ -303,12 +297,6 @@ impl State {
             );
         }
     }
-}
-
-/// The text of an outgoing record's header.
-pub(super) fn text<'a>(record: &'a OutRecord, name: &str) -> Option<&'a str> {
-    let found = record.headers.iter().find(|(found, _)| found == name)?;
-    std::str::from_utf8(&found.1).ok()
 }
 
 /// A member of the group.

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::broker::{Broker, Visible};
+use super::broker::Broker;
 use super::load::product_updated;
 use super::store::{Kind, State, Truth};
+use super::visible::Visible;
 use super::world::World;
 use super::{CATALOG, Fleet, in_simulated_time};
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::broker::{Visible, text};
 use super::load::Emitted;
 use super::store::{Kind, POISON, State, Truth};
+use super::visible::{Visible, text};
 use super::world::World;
 use crate::model::hint::header;
 use crate::model::record::OutRecord;

@@ -9,6 +9,7 @@ mod ledger;
 mod lister;
 mod load;
 mod store;
+mod visible;
 mod world;
 
 use std::collections::BTreeMap;
@@ -63,6 +64,7 @@ fn settings() -> StoreSettings {
 struct Watcher(World);
 
 impl Watch for Watcher {
+    fn revoked(&mut self) {}
     fn assigned(&mut self, _: usize) {}
     fn open(&mut self, records: usize) {
         assert!(records <= 60_000);

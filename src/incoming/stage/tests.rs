@@ -491,15 +491,3 @@ fn a_hint_that_joins_a_wait_for_a_newer_state_waits_its_own_time() {
     assert_eq!(header(&settled[0].records[0], "bc_suspect_stale"), "1");
     assert_eq!(offsets(&settled[1..]), [3], "it has a read of its own");
 }
-
-#[test]
-fn what_the_filter_keeps_back_is_counted_as_that_and_nothing_else() {
-    let mut settings = store();
-    let mut product = super::testing::settings("product");
-    product.filter = Some(Arc::new(|_| Ok(json!(false))));
-    settings.entities.insert("product".into(), Arc::new(product));
-    let mut bench = bench_with(settings, healthy);
-    bench.update("product/1");
-    assert!(published(&bench.pass(SECONDS)).is_empty());
-    assert_eq!((bench.counts.of("filtered"), bench.counts.of("published")), (1, 0));
-}

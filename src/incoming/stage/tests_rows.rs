@@ -285,3 +285,15 @@ fn the_ledger_forgets_what_has_been_gone_for_a_week() {
     }
     assert_eq!(forgotten, [100, 50, 0]);
 }
+
+#[test]
+fn what_the_filter_keeps_back_is_counted_as_that_and_nothing_else() {
+    let mut settings = store();
+    let mut product = super::testing::settings("product");
+    product.filter = Some(Arc::new(|_| Ok(json!(false))));
+    settings.entities.insert("product".into(), Arc::new(product));
+    let mut bench = bench_with(settings, brand(1));
+    bench.update("product/1");
+    assert!(published(&bench.pass(SECONDS)).is_empty());
+    assert_eq!((bench.counts.of("filtered"), bench.counts.of("published")), (1, 0));
+}

@@ -94,6 +94,7 @@ impl Recall for Reader {
 struct Silent;
 
 impl Watch for Silent {
+    fn revoked(&mut self) {}
     fn assigned(&mut self, _: usize) {}
     fn open(&mut self, _: usize) {}
     fn transaction(&mut self, _: bool, _: &[OutRecord], _: Duration) {}

@@ -1,10 +1,11 @@
 //! What the leader counts: polls, snapshots, sweeps, and the signals that it was given.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 
-use super::{Counters, Gauges, Labels, Metrics, add, whole};
+use super::{Counters, Gauges, Labels, Metrics, Word, Words, add, whole};
 use crate::telemetry::names;
 
 /// What the leader's scans and signals count.
@@ -29,6 +30,26 @@ impl Scans {
             last_success: add(r, names::SCAN_LAST_SUCCESS, "When the last scan succeeded"),
             duration: add(r, names::SCAN_DURATION, "How long the last scan that succeeded took"),
             signals: add(r, names::SIGNALS, "Signals taken"),
+        }
+    }
+
+    /// Drops the series of a store that left.
+    pub(super) fn forget(&self, store: &Word, words: &Words) {
+        let store = ("store", Arc::clone(store));
+        self.running.remove(&[store.clone()]);
+        for entity in words.entities.load().iter() {
+            for kind in names::SCAN_KINDS {
+                let labels = [store.clone(), ("entity", Arc::clone(entity)), ("kind", words.fixed(kind))];
+                self.pages.remove(&labels);
+                self.hints.remove(&labels);
+                self.last_success.remove(&labels);
+                self.duration.remove(&labels);
+                let [store, entity, kind] = labels;
+                for result in names::SCAN_FAILURE_RESULTS {
+                    let result = ("result", words.fixed(result));
+                    self.failures.remove(&[store.clone(), entity.clone(), kind.clone(), result]);
+                }
+            }
         }
     }
 }
