@@ -35,8 +35,9 @@ impl Scans {
 
     /// Drops the series of a store that left.
     pub(super) fn forget(&self, store: &Word, words: &Words) {
-        let store = ("store", Arc::clone(store));
-        self.running.remove(std::slice::from_ref(&store));
+        let own = [("store", Arc::clone(store))];
+        self.running.remove(&own);
+        let [store] = own;
         for entity in words.entities.load().iter() {
             for kind in names::SCAN_KINDS {
                 let labels = [store.clone(), ("entity", Arc::clone(entity)), ("kind", words.fixed(kind))];
