@@ -51,7 +51,7 @@ async fn counter(lab: &Lab, name: &str) -> u64 {
 fn deactivate_hooks(control: &Control, scopes: &str) {
     for (id, hook) in control.state("webhook").unwrap() {
         if hook["scope"].as_str().unwrap().starts_with(scopes) {
-            control.update("webhook", id, json!({ "is_active": false })).unwrap();
+            assert!(control.deactivate_hook(id.parse().unwrap()));
         }
     }
 }
