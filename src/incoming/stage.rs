@@ -150,7 +150,7 @@ impl<S: Store> Incoming<S> {
             Ok(settled) => return Some(settled),
             Err(gathered) => *gathered,
         };
-        self.lines.get_mut(&entity)?.coalescer.add(gathered, now);
+        self.queue(gathered, now);
         None
     }
 
