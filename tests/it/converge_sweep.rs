@@ -82,8 +82,11 @@ async fn a_sweep_repairs_what_callbacks_missed_and_counts_it() {
     let answered = |entity: &str| {
         let scope = format!("store/{entity}/");
         let deliveries = control.deliveries();
-        let of: std::collections::BTreeSet<String> =
-            deliveries.into_iter().filter(|d| d.scope.starts_with(&scope)).map(|d| d.entity_id).collect();
+        let of: std::collections::BTreeSet<String> = deliveries
+            .into_iter()
+            .filter(|d| d.scope.starts_with(&scope) && d.status == Some(200))
+            .map(|d| d.entity_id)
+            .collect();
         of.len() as u64
     };
     control.quiesce().await;
@@ -96,9 +99,10 @@ async fn a_sweep_repairs_what_callbacks_missed_and_counts_it() {
     let took = begun.elapsed();
     let repaired = counter(&lab, "bcbridge_sweep_repaired_total").await - before;
     println!("{lost} entities had no callback; {repaired} were repaired; converged after {took:?}");
-    assert!(took < SWEEP + Duration::from_secs(15), "one sweep was not enough: {took:?}");
+    // One interval, the ten seconds that a change waits for its callback, and the time to read.
+    assert!(took < SWEEP + Duration::from_secs(20), "one sweep was not enough: {took:?}");
     assert!(lost > 20, "the sandbox lost only {lost}");
-    assert!(repaired >= lost && repaired <= lost + lost / 2, "{repaired} repaired, {lost} lost");
+    assert!(repaired >= lost && repaired <= lost + lost / 10, "{repaired} repaired, {lost} lost");
     let active = |state: BTreeMap<String, Value>| state.values().all(|hook| hook["is_active"] == true);
     until("the hook is active again", || async { active(control.state("webhook").unwrap()).then_some(()) })
         .await;
