@@ -114,7 +114,8 @@ pub struct ReadMany {
     /// Rows that one page may hold; 0 where the list takes no `limit`.
     #[serde(default = "page_size")]
     pub page_size: usize,
-    /// From how many hints on the list is cheaper than reads of one. Only matters where both exist.
+    /// From how many hints on they are read together; fewer are read one by one: by the path of one, or where there is
+    /// none, by this list with a single id.
     #[serde(default = "two")]
     pub from: usize,
 }

@@ -64,10 +64,11 @@ pub fn choose<'a>(
     let company = due.take(MAX_LOOKED_AT).filter(|id| !is_alone(id) && shares(id) && near(id));
     let ids: Vec<EntityId> =
         std::iter::once(first).chain(company).take(most_in_one(settings)).cloned().collect();
-    if ids.len() < many.from && settings.row.read.one.is_some() {
-        return Some(Plan::One(first.clone()));
-    }
-    Some(Plan::Many(ids))
+    Some(match settings.row.read.one {
+        _ if ids.len() >= many.from => Plan::Many(ids),
+        Some(_) => Plan::One(first.clone()),
+        None => Plan::Many(vec![first.clone()]),
+    })
 }
 
 /// Which parts of the hint's id all ids of a list must agree in.
@@ -284,7 +285,16 @@ mod tests {
         let plan = choose(&order, ids.iter(), |id| id.as_str() == "101");
         assert_eq!(plan, Some(Plan::Many(vec![ids[0].clone(), ids[2].clone()])));
         let stock = settings("inventory_item");
-        assert_eq!(choose(&stock, ids.iter(), |_| true), Some(Plan::Many(ids)), "it has no path of its own");
+        let plan = choose(&stock, ids[..1].iter(), |_| true);
+        assert_eq!(plan, Some(Plan::Many(ids[..1].to_vec())), "it has no path of its own");
+    }
+
+    #[test]
+    fn few_ids_of_a_list_that_is_meant_for_one_are_asked_for_one_by_one() {
+        let stock = settings("inventory_item");
+        let many: Vec<EntityId> = (1..=10).map(|n| EntityId::parse(&n.to_string()).unwrap()).collect();
+        assert_eq!(choose(&stock, many[..9].iter(), |_| false), Some(Plan::Many(vec![many[0].clone()])));
+        assert_eq!(choose(&stock, many.iter(), |_| false), Some(Plan::Many(many.clone())));
     }
 
     #[test]

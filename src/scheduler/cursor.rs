@@ -139,12 +139,13 @@ impl Cursor {
             }
             Self::From(id) => {
                 let keyset = list.keyset.as_ref();
-                let mut query = vec![text("limit", &most)];
+                let limit = (list.max > 0).then_some(most);
+                let mut query: Vec<_> = limit.iter().map(|limit| text("limit", limit)).collect();
                 if let Some(sort) = keyset.and_then(|keyset| keyset.sort.as_ref()) {
                     query.push(text("sort", sort));
                 }
                 query.push(text(keyset.map_or("min_id", |keyset| &keyset.param), id));
-                Ask { query, limit: Some(most), start: 0, joins: false }
+                Ask { query, limit, start: 0, joins: false }
             }
         })
     }
@@ -181,7 +182,9 @@ impl Cursor {
                 if let Some(found) = seen.numbers.iter().find(|found| *found < id) {
                     return Err(Unordered { asked: *id, found: found.to_string() });
                 }
-                let more = seen.numbered.map_or(!is_short, |numbered| numbered.pages > 1);
+                // Of pages of an unknown size, the last is the empty one.
+                let may_go_on = !is_short || ask.limit.is_none();
+                let more = seen.numbered.map_or(may_go_on, |numbered| numbered.pages > 1);
                 match seen.numbers.iter().max() {
                     Some(highest) if more => Self::From(highest.saturating_add(1)),
                     None if !seen.rows.is_empty() => {

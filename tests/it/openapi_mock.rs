@@ -2,9 +2,10 @@
 //! that `scripts/openapi-mock` started (tests/openapi-mock); without it these tests pass and say that they did nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bcbridge::catalog::Catalog;
+use bcbridge::catalog::{Catalog, Entity};
 use bcbridge::model::hint::Op;
 use bcbridge::receiver::verify::sign;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -12,11 +13,18 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::bridge_lab::{Lab, Setup, json_of, until};
+use crate::bridge_lab::{Lab, Setup, json_of, read_topic, until};
 use crate::payloads::{Payload, payloads};
 
 /// How many things each event happens to: enough for reads of many at once.
 const THINGS: u64 = 5;
+
+/// From so many ids on a row asks for a comma list where the schema has a single id, as the text says it may. Events
+/// of such entities come one at a time here.
+const LIST_OF_ONE: usize = 10;
+
+/// How long all polls, a snapshot or a sweep of all entities may take: thousands of requests, each checked.
+const SCANS: Duration = Duration::from_secs(400);
 
 /// As far apart as the ids of two things are; above the ids of the fixture.
 const STEP: u64 = 20_000;
@@ -60,8 +68,8 @@ impl Mock {
         serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap()
     }
 
-    /// Fails unless something was asked, and all of it fits the files.
-    async fn assert_clean(&self) {
+    /// Fails unless something was asked, and all of it fits the files. The next part is counted anew.
+    async fn assert_clean(&self, part: &str) {
         let stats = self.stats().await;
         let (excused, faults): (Vec<String>, Vec<String>) = [
             grouped(&stats["rejections"], "rejected", "why"),
@@ -76,12 +84,20 @@ impl Mock {
             };
             EXCEPTIONS.iter().any(fits)
         });
-        excused.iter().for_each(|fault| println!("let through: {fault}"));
+        excused.iter().for_each(|fault| println!("{part}: let through: {fault}"));
         let operations = stats["operations"].as_object().unwrap();
         for (operation, count) in operations {
             println!("{count:>6} {operation}");
         }
-        println!("{} requests to {} operations accepted", stats["accepted"], operations.len());
+        println!(
+            "{part}: {} requests to {} operations accepted, {} rejected, {} undeclared, {} unanswered",
+            stats["accepted"],
+            operations.len(),
+            stats["rejected"],
+            stats["undeclared"],
+            stats["unanswered"]
+        );
+        self.reset().await;
         assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
         assert!(!operations.is_empty(), "the bridge asked for nothing");
     }
@@ -171,6 +187,13 @@ fn one_of_each_entity(payloads: &[Payload]) -> Vec<Payload> {
     payloads.iter().filter(is_first).cloned().collect()
 }
 
+/// Whether the event's entity is read by a list that the schema has for a single id.
+fn is_list_of_one(payload: &Payload) -> bool {
+    let catalog = Catalog::embedded().unwrap();
+    let many = catalog.scope(&payload.scope).and_then(|(entity, _)| entity.read.many.clone());
+    many.is_some_and(|many| many.from >= LIST_OF_ONE)
+}
+
 /// One event for each entity, then every event of the fixture, of several things each; the end of the store comes
 /// last.
 async fn callbacks(lab: &Lab, client: &reqwest::Client) {
@@ -178,9 +201,14 @@ async fn callbacks(lab: &Lab, client: &reqwest::Client) {
         payloads().into_iter().partition(|payload| payload.scope == "store/app/uninstalled");
     post(lab, client, one_of_each_entity(&others)).await;
     intake_is_settled(lab).await;
+    let (single, others): (Vec<Payload>, Vec<Payload>) = others.into_iter().partition(is_list_of_one);
     let things = (1..=THINGS).flat_map(|n| others.iter().map(move |payload| payload.of_another(n * STEP)));
     post(lab, client, things.collect()).await;
     intake_is_settled(lab).await;
+    for few in single.chunks(LIST_OF_ONE - 1) {
+        post(lab, client, few.to_vec()).await;
+        intake_is_settled(lab).await;
+    }
     post(lab, client, ends).await;
     intake_is_settled(lab).await;
 }
@@ -200,14 +228,133 @@ async fn dead_letters(lab: &Lab) -> BTreeMap<(String, String), usize> {
     found
 }
 
+/// The settings of every entity that can be read.
+fn entries(settings: Value, wanted: impl Fn(&Entity) -> bool) -> Vec<Value> {
+    let catalog = Catalog::embedded().unwrap();
+    let readable = catalog.entities().iter().filter(|entity| entity.is_readable() && wanted(entity));
+    let entry = |entity: &Arc<Entity>| {
+        let mut entry = settings.clone();
+        entry["entity"] = json!(entity.name);
+        entry
+    };
+    readable.map(entry).collect()
+}
+
+async fn lab(mock: &Mock, incoming: Vec<Value>) -> Lab {
+    Lab::start(Setup { store: json!({ "base_uri": mock.url }), incoming, ..Setup::default() }).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_of_the_bridge_breaks_the_specification() {
     let Some(mock) = Mock::named() else { return };
     mock.reset().await;
-    let lab = Lab::start(Setup { store: json!({ "base_uri": mock.url }), ..Setup::default() }).await;
-    callbacks(&lab, &mock.client).await;
-    let letters = dead_letters(&lab).await;
-    lab.stop().await;
-    mock.assert_clean().await;
+    let all = lab(&mock, entries(json!({}), |_| true)).await;
+    callbacks(&all, &mock.client).await;
+    let letters = dead_letters(&all).await;
+    all.stop().await;
+    mock.assert_clean("callbacks").await;
     assert!(letters.is_empty(), "not read: {letters:#?}");
+
+    let poll = json!({ "scopes": [], "poll": { "every": "3m", "at_start": true } });
+    let lists = lab(&mock, entries(poll, |entity| entity.list.is_some())).await;
+    polls_are_done(&lists).await;
+    intake_is_settled(&lists).await;
+    lists.stop().await;
+    mock.assert_clean("polls").await;
+
+    let all = lab(&mock, entries(json!({ "scopes": [] }), |_| true)).await;
+    for kind in ["snapshot", "sweep"] {
+        signal(&all, json!({ "id": kind, "type": format!("{kind}.start"), "store": "main" })).await;
+        ended(&all, kind).await;
+        intake_is_settled(&all).await;
+        mock.assert_clean(kind).await;
+    }
+    let ids = one_id_each(&all).await;
+    for (entity, id) in &ids {
+        let sync = json!({ "id": format!("sync-{entity}"), "type": "sync", "store": "main", "entity": entity, "ids": [id] });
+        signal(&all, sync).await;
+    }
+    for entity in ids.keys() {
+        ended(&all, &format!("sync-{entity}")).await;
+    }
+    intake_is_settled(&all).await;
+    all.stop().await;
+    mock.assert_clean(&format!("sync of {} entities", ids.len())).await;
+}
+
+async fn signal(lab: &Lab, signal: Value) {
+    lab.send_to(&format!("{}.signals", lab.prefix), "main", signal.to_string()).await;
+}
+
+/// Waits for the last notification of a signal, and says what failed.
+async fn ended(lab: &Lab, id: &str) {
+    let begun = Instant::now();
+    loop {
+        let told = read_topic(&lab.client, &format!("{}.notifications", lab.prefix)).await;
+        let told: Vec<Value> = told.iter().filter_map(json_of).filter(|told| told["id"] == id).collect();
+        let is = |told: &Value, ends: &[&str]| {
+            ends.iter().any(|end| told["type"].as_str().unwrap().ends_with(end))
+        };
+        let end =
+            told.iter().find(|told| told["entity"].is_null() && is(told, &[".done", ".failed", "rejected"]));
+        let end = end
+            .or_else(|| told.iter().find(|told| id.starts_with("sync") && is(told, &[".done", ".failed"])));
+        if let Some(end) = end {
+            for told in told.iter().filter(|told| is(told, &[".failed", "rejected"])) {
+                println!("{id}: {} {}: {}", told["type"], told["entity"], told["detail"]);
+            }
+            println!(
+                "{id}: {} after {:?}: {} rows, {} calls",
+                end["type"],
+                begun.elapsed(),
+                end["rows"],
+                end["calls"]
+            );
+            return;
+        }
+        assert!(begun.elapsed() < SCANS, "{id} did not end: {:?}", told.last());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Waits until every entity that has a list was polled.
+async fn polls_are_done(lab: &Lab) {
+    let catalog = Catalog::embedded().unwrap();
+    let polled = |entity: &&Arc<Entity>| entity.list.is_some();
+    let wanted: Vec<String> =
+        catalog.entities().iter().filter(polled).map(|entity| entity.name.clone()).collect();
+    let begun = Instant::now();
+    loop {
+        let metrics = lab.metrics().await;
+        let ended = |entity: &&String| {
+            let label = format!("entity=\"{entity}\"");
+            let tells = |line: &str| {
+                line.contains(&label)
+                    && (line.starts_with("bcbridge_scan_last_success") || line.contains("given_up"))
+            };
+            metrics.lines().any(tells)
+        };
+        let missing: Vec<&String> = wanted.iter().filter(|entity| !ended(entity)).collect();
+        if missing.is_empty() {
+            let given_up = metrics.lines().filter(|line| line.contains("given_up"));
+            given_up.for_each(|line| println!("{line}"));
+            println!("{} entities polled after {:?}", wanted.len(), begun.elapsed());
+            return;
+        }
+        assert!(begun.elapsed() < SCANS, "not polled: {missing:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// An id of every entity of which something was published, or callbacks name something.
+async fn one_id_each(lab: &Lab) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for record in lab.records("webhooks").await {
+        let key = String::from_utf8(record.key.clone().unwrap().to_vec()).unwrap();
+        let Some((entity, id)) = key.split_once('/') else { continue };
+        if !entity.contains('~') {
+            found.entry(entity.to_owned()).or_insert_with(|| id.to_owned());
+        }
+    }
+    found
 }

@@ -58,11 +58,16 @@ function bareList(example, asked) {
   const { query, pages } = asked;
   const rows = filtered(example, asked);
   if (rows) return page(query) > 1 ? [] : rows;
-  if (!declares(asked, 'page')) return distinct(example, asked, 0);
-  if (page(query) > pages || example.length === 0) return [];
+  if (example.length === 0) return [];
+  if (!declares(asked, 'page')) {
+    const number = keysetPage(query, example.length) ?? 1;
+    return number > pages ? [] : distinct(example, asked, (number - 1) * example.length);
+  }
   const limit = Number(query.get('limit') ?? 50);
-  const length = page(query) < pages ? limit : Math.min(example.length, limit - 1);
-  return distinct(repeat(example, length), asked, (page(query) - 1) * limit);
+  const number = keysetPage(query, limit) ?? page(query);
+  if (number > pages) return [];
+  const length = number < pages ? limit : Math.min(example.length, limit - 1);
+  return distinct(repeat(example, length), asked, (number - 1) * limit);
 }
 
 /** A V3 list, by pages or by cursor. */
@@ -72,9 +77,10 @@ function enveloped(body, asked) {
   const pages = rows ? 1 : asked.pages;
   const cursor = body.meta?.cursor_pagination;
   const numbered = body.meta?.pagination;
-  const number = cursor && query.has('after') ? cursorPage(query) : page(query);
+  const least = keysetPage(query, body.data.length);
+  const number = least ?? (cursor && query.has('after') ? cursorPage(query) : page(query));
   const data = number > pages ? [] : rows ?? distinct(body.data, asked, (number - 1) * body.data.length);
-  if (isObject(numbered)) Object.assign(numbered, pagination(number, pages, data.length, query));
+  if (isObject(numbered)) Object.assign(numbered, least ? pagination(1, Math.max(pages - least + 1, 1), data.length, query) : pagination(number, pages, data.length, query));
   if (isObject(cursor)) {
     Object.assign(cursor, { count: data.length, start_cursor: `page-${number}`, end_cursor: `page-${number}` });
     cursor.links = links(number, pages, `after=page-${number}`);
@@ -96,6 +102,12 @@ function pagination(number, pages, count, query) {
 const links = (number, pages, next) => (number < pages ? { next: `?${next}` } : {});
 const page = query => Number(query.get('page') ?? 1);
 const cursorPage = query => Number(query.get('after').replace('page-', '')) + 1 || Infinity;
+/** The page that begins at the least id asked for; none where the query names none. */
+function keysetPage(query, size) {
+  const least = Number(query.get('min_id') ?? query.get('id:min'));
+  return least > 0 && size > 0 ? Math.floor((least - 1) / size) + 1 : undefined;
+}
+
 const declares = ({ operation }, name) => (operation.request?.query ?? []).some(parameter => parameter.name === name);
 
 /** The rows of the ids that the query asks for; none when it asks for no ids. */

@@ -23,11 +23,14 @@ fn list(pages: Pages, keyset: Option<&str>) -> List {
     }
 }
 
+/// Rows of a page whose size is not asked for.
+const DEFAULT_SIZE: usize = 50;
+
 /// What a store answers: the rows are ids, in rising order.
 fn answer(list: &List, rows: &BTreeSet<u64>, ask: &Ask) -> Vec<u64> {
     let get = |name: &str| ask.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
     let number = |name: &str| get(name).and_then(|value| value.parse::<usize>().ok());
-    let limit = number("limit").unwrap_or(usize::MAX);
+    let limit = number("limit").unwrap_or(DEFAULT_SIZE);
     let skip = number("page").map_or(0, |page| (page - 1).saturating_mul(limit));
     let from = list.keyset.as_ref().and_then(|keyset| number(&keyset.param)).unwrap_or(0) as u64;
     let after = get("after").and_then(|after| after.parse::<u64>().ok()).map_or(0, |after| after + 1);
@@ -81,6 +84,7 @@ fn lists() -> Vec<List> {
         list(Pages::AfterId, None),
         list(Pages::V2, Some("min_id")),
         list(Pages::Page, Some("id:min")),
+        List { max: 0, ..list(Pages::V2, Some("min_id")) },
     ]
 }
 
