@@ -36,7 +36,12 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
         Options { roles: args.roles.into_iter().collect(), loader: Some(loader), ..Options::default() };
     let app = App::start(Arc::new(settings), options).await?;
     let reloading = AbortOnDropHandle::new(spawn("reload", reload_on(hangup, app.reloader.clone())));
-    app.run(async { tracing::info!(signal = stop.await, "asked to stop") }).await?;
+    let stop = async {
+        // Not inside the macro: what is not logged is not awaited there.
+        let signal = stop.await;
+        tracing::info!(signal, "asked to stop");
+    };
+    app.run(stop).await?;
     drop(reloading);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
