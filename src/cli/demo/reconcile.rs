@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::observe::{entity_topics, topic};
-use super::{Output, STORE};
+use super::{Output, STORE, say};
 use crate::catalog::Catalog;
 use crate::kafka::read_back::{ReadBack, read_back};
 use crate::kafka::settings::ClientSettings;
@@ -48,7 +48,7 @@ impl Report {
         self.differences.is_empty()
     }
 
-    pub(super) fn print(&self, output: Output, first: Option<Duration>) {
+    pub(super) fn print(&self, output: Output, first: Option<Duration>) -> Result<()> {
         let first = first.map(|first| first.as_secs_f64());
         if output == Output::Json {
             let entities: BTreeMap<_, _> = self
@@ -63,35 +63,34 @@ impl Report {
                 "api_calls": self.calls, "api_429": self.refused, "seconds": self.ran.as_secs_f64(),
                 "seconds_to_first_record": first,
             });
-            println!("{report:#}");
-            return;
+            return say(format_args!("{report:#}"));
         }
-        println!(
+        say(format_args!(
             "\n{} entity records on {} topics in {:.0} s:",
             self.records,
             self.entities.len(),
             self.ran.as_secs_f64()
-        );
+        ))?;
         for (entity, (records, keys)) in &self.entities {
-            println!("  {entity:<18} {records:>6} records of {keys:>5} entities");
+            say(format_args!("  {entity:<18} {records:>6} records of {keys:>5} entities"))?;
         }
-        println!("first entity on a topic after {:.1} s", first.unwrap_or_default());
-        println!(
+        say(format_args!("first entity on a topic after {:.1} s", first.unwrap_or_default()))?;
+        say(format_args!(
             "{} callbacks answered 200: {} listed in records, {} quarantined",
             self.callbacks, self.listed, self.quarantined
-        );
-        println!("{} commands, {} results", self.commands, self.results);
-        println!("{} API calls, {} of them refused with 429", self.calls, self.refused);
+        ))?;
+        say(format_args!("{} commands, {} results", self.commands, self.results))?;
+        say(format_args!("{} API calls, {} of them refused with 429", self.calls, self.refused))?;
         if self.is_clean() {
-            println!(
+            return say(format_args!(
                 "\nno differences: the topics hold what the store holds, and every callback is accounted for"
-            );
-            return;
+            ));
         }
-        println!("\n{} DIFFERENCES", self.differences.len());
+        say(format_args!("\n{} DIFFERENCES", self.differences.len()))?;
         for difference in self.differences.iter().take(SHOWN) {
-            println!("  {difference}");
+            say(format_args!("  {difference}"))?;
         }
+        Ok(())
     }
 }
 
