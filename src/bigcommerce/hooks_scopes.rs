@@ -1,7 +1,7 @@
 //! The fewest webhooks that bring the wanted scopes. Pure.
 //!
 //! A wildcard can stand for several concrete scopes, but BigCommerce states of few wildcards what exactly they bring. So
-//! each row of [`WILDCARDS`] tells what is sure from what is unclear, and two rules follow. A wildcard is chosen only
+//! the catalogue tells what is sure from what is unclear, and two rules follow. A wildcard is chosen only
 //! where *everything that it may bring* is wanted: unwanted callbacks cost no read, but each costs a request, a record
 //! and a share of the two minutes in which nine in ten must succeed. And it replaces only what it is *sure* to bring:
 //! no wanted scope hangs on a guess. At worst an unclear scope is announced twice, and the two hints become one read.
@@ -10,6 +10,9 @@
 //! `store/channel/*/inventory/product/...` the star is a literal, as BigCommerce has it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use crate::catalog::{self, Catalog};
 
 /// What stands for a channel's number in the scopes of one channel.
 const CHANNEL: &str = "{channel_id}";
@@ -17,158 +20,29 @@ const CHANNEL: &str = "{channel_id}";
 /// Concrete scopes that one wildcard must replace to be worth it: for one, its own hook does.
 const WORTH: usize = 2;
 
-/// A wildcard that BigCommerce lets one subscribe to.
+/// A wildcard that BigCommerce lets one subscribe to, and the scopes below it without what stands before the star.
 #[derive(Debug)]
-pub struct Wildcard {
-    /// The scope, ending in `*`.
-    pub scope: &'static str,
-    /// What it brings, as documented; written without what stands before the star.
-    pub sure: &'static [&'static str],
-    /// What it may bring as well: below it by name, and not mentioned.
-    pub unclear: &'static [&'static str],
+struct Wildcard {
+    scope: String,
+    /// What it brings, as documented.
+    sure: Vec<String>,
+    /// What it may bring as well.
+    unclear: Vec<String>,
 }
 
-const CHANGES: &[&str] = &["created", "updated", "deleted"];
-const NO: &[&str] = &[];
-
-/// Every wildcard of the webhook events reference. A wildcard that is not here is not accepted by the API.
-/// <https://developer.bigcommerce.com/docs/webhooks/events>
-pub const WILDCARDS: &[Wildcard] = &[
-    // The reference lists these nine by name, and metafields of carts elsewhere.
-    Wildcard {
-        scope: "store/cart/*",
-        sure: &[
-            "created",
-            "updated",
-            "deleted",
-            "couponApplied",
-            "abandoned",
-            "converted",
-            "lineItem/created",
-            "lineItem/updated",
-            "lineItem/deleted",
-        ],
-        unclear: NO,
-    },
-    Wildcard { scope: "store/cart/lineItem/*", sure: CHANGES, unclear: NO },
-    Wildcard {
-        scope: "store/category/*",
-        sure: CHANGES,
-        unclear: &["metafield/created", "metafield/updated", "metafield/deleted"],
-    },
-    Wildcard {
-        scope: "store/customer/*",
-        sure: CHANGES,
-        unclear: &[
-            "address/created",
-            "address/updated",
-            "address/deleted",
-            "payment/instrument/default/updated",
-            "channel/login/access/updated",
-        ],
-    },
-    Wildcard { scope: "store/customer/address/*", sure: CHANGES, unclear: NO },
-    Wildcard {
-        scope: "store/order/*",
-        sure: &["created", "updated", "archived", "statusUpdated"],
-        unclear: &[
-            "message/created",
-            "refund/created",
-            "transaction/created",
-            "transaction/updated",
-            "metafield/created",
-            "metafield/updated",
-            "metafield/deleted",
-        ],
-    },
-    Wildcard {
-        scope: "store/product/*",
-        sure: CHANGES,
-        unclear: &[
-            "inventory/updated",
-            "inventory/order/updated",
-            "metafield/created",
-            "metafield/updated",
-            "metafield/deleted",
-            "variant/metafield/created",
-            "variant/metafield/updated",
-            "variant/metafield/deleted",
-        ],
-    },
-    Wildcard { scope: "store/product/metafield/*", sure: CHANGES, unclear: NO },
-    Wildcard { scope: "store/product/variant/metafield/*", sure: CHANGES, unclear: NO },
-    Wildcard { scope: "store/brand/metafield/*", sure: CHANGES, unclear: NO },
-    Wildcard { scope: "store/inventory/location/metafield/*", sure: CHANGES, unclear: NO },
-    Wildcard { scope: "store/metafield/*", sure: CHANGES, unclear: NO },
-    Wildcard { scope: "store/shipment/*", sure: CHANGES, unclear: NO },
-    Wildcard {
-        scope: "store/sku/*",
-        sure: CHANGES,
-        unclear: &["inventory/updated", "inventory/order/updated"],
-    },
-    Wildcard { scope: "store/subscriber/*", sure: CHANGES, unclear: NO },
-    // Events of one channel are subscribed by the channel's number; the star here stands for an event.
-    Wildcard {
-        scope: "store/channel/*",
-        sure: &["created", "updated"],
-        unclear: &[
-            "metafield/created",
-            "metafield/updated",
-            "metafield/deleted",
-            "*/inventory/product/stock_changed",
-            "*/inventory/product/low_stock_reached",
-            "*/inventory/product/out_of_stock_reached",
-            "*/inventory/product/settings_changed",
-        ],
-    },
-    Wildcard {
-        scope: "store/channel/{channel_id}/cart/*",
-        sure: &["created", "updated", "deleted", "couponApplied", "abandoned", "converted"],
-        unclear: &["lineItem/created", "lineItem/updated", "lineItem/deleted"],
-    },
-    Wildcard { scope: "store/channel/{channel_id}/cart/lineItem/*", sure: CHANGES, unclear: NO },
-    Wildcard {
-        scope: "store/channel/{channel_id}/category/*",
-        sure: CHANGES,
-        unclear: &["product/assigned", "product/unassigned"],
-    },
-    Wildcard {
-        scope: "store/channel/{channel_id}/order/*",
-        sure: &["created", "updated", "archived", "statusUpdated"],
-        unclear: &["message/created", "refund/created"],
-    },
-    // No event of a channel's settings stands right below the star: were the deeper ones not meant, none would be.
-    Wildcard {
-        scope: "store/channel/{channel_id}/settings/*",
-        sure: &[
-            "emailStatus/updated",
-            "emailStatus/deleted",
-            "route/updated",
-            "currency/updated",
-            "profile/updated",
-            "locale/added",
-            "locale/updated",
-            "locale/deleted",
-            "logo/updated",
-            "SEO/updated",
-            "robots/updated",
-            "category/updated",
-            "product/updated",
-            "catalog/updated",
-            "security/updated",
-            "checkout/updated",
-            "searchContextFilters/updated",
-            "defaultCustomerGroup/updated",
-            "customerPrivacy/updated",
-            "site/updated",
-            "logo/image/updated",
-            "favicon/image/updated",
-            "site/checkoutUrl/updated",
-            "site/checkoutUrl/deleted",
-        ],
-        unclear: NO,
-    },
-];
+/// The catalogue's wildcards. They do not depend on the settings: users add entities, and no wildcards.
+static WILDCARDS: LazyLock<Vec<Wildcard>> = LazyLock::new(|| {
+    let catalog = Catalog::embedded().expect("a test loads the embedded rows");
+    let below = |stem: &str, scopes: &[String]| -> Vec<String> {
+        scopes.iter().filter_map(|scope| scope.strip_prefix(stem)).map(str::to_owned).collect()
+    };
+    let row = |known: &catalog::Wildcard| {
+        let stem = known.name.trim_end_matches('*');
+        let (sure, unclear) = (below(stem, &known.brings), below(stem, &known.may_bring));
+        Wildcard { scope: known.name.clone(), sure, unclear }
+    };
+    catalog.wildcards().iter().map(row).collect()
+});
 
 /// One hook to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,13 +73,13 @@ pub fn fewest<'a>(wanted: impl IntoIterator<Item = &'a str>, channels: &[u64]) -
     }
     let everything = open.clone();
     let mut rows: Vec<(String, &Wildcard)> =
-        WILDCARDS.iter().flat_map(|row| names(row.scope, channels).map(move |name| (name, row))).collect();
+        WILDCARDS.iter().flat_map(|row| names(&row.scope, channels).map(move |name| (name, row))).collect();
     // What one row is sure of is either part of what another is, or apart from it: so the largest first is best.
     rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.sure.len()));
     for (scope, row) in rows {
         let stem = scope.trim_end_matches('*');
-        let below = |name: &&str| format!("{stem}{name}");
-        if !row.sure.iter().chain(row.unclear).all(|name| everything.contains_key(&below(name))) {
+        let below = |name: &String| format!("{stem}{name}");
+        if !row.sure.iter().chain(&row.unclear).all(|name| everything.contains_key(&below(name))) {
             continue;
         }
         if row.sure.iter().filter(|name| open.contains_key(&below(name))).count() >= WORTH {
@@ -225,7 +99,7 @@ pub fn brings(subscribed: &str, concrete: &str) -> bool {
     }
     let Some(stem) = subscribed.strip_suffix('*') else { return false };
     let Some(rest) = concrete.strip_prefix(stem) else { return false };
-    WILDCARDS.iter().any(|row| row.sure.contains(&rest) && is_named(row.scope, subscribed))
+    WILDCARDS.iter().any(|row| row.sure.iter().any(|name| name == rest) && is_named(&row.scope, subscribed))
 }
 
 /// Whether `scope` is the row's scope, for some channel.
@@ -265,36 +139,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::catalog::Catalog;
 
     fn scopes(wanted: &[&str], channels: &[u64]) -> Vec<String> {
         fewest(wanted.iter().copied(), channels).into_iter().map(|hook| hook.scope).collect()
     }
 
-    fn below(row: &Wildcard, names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| format!("{}{name}", row.scope.trim_end_matches('*'))).collect()
-    }
+    const CHANGES: [&str; 3] = ["created", "updated", "deleted"];
 
-    #[test]
-    fn every_scope_of_the_catalogue_that_lies_below_a_wildcard_is_in_its_row() {
-        let catalog = Catalog::embedded().unwrap();
-        let known = catalog.entities().iter().flat_map(|entity| &entity.scope).map(|scope| &scope.name);
-        for scope in known {
-            for row in WILDCARDS {
-                let Some(rest) = scope.strip_prefix(row.scope.trim_end_matches('*')) else { continue };
-                let is_listed = row.sure.contains(&rest) || row.unclear.contains(&rest);
-                // What the reference says of carts leaves their metafields out.
-                let is_apart =
-                    is_of_channel(rest) || (row.scope == "store/cart/*" && rest.starts_with("metafield/"));
-                assert!(is_listed || is_apart, "{scope} is not in the row of {}", row.scope);
-            }
-        }
+    fn below(row: &Wildcard, names: &[String]) -> Vec<String> {
+        names.iter().map(|name| format!("{}{name}", row.scope.trim_end_matches('*'))).collect()
     }
 
     #[test]
     fn of_two_rows_one_holds_the_other_or_they_are_apart() {
         let sure: Vec<BTreeSet<String>> =
-            WILDCARDS.iter().map(|row| below(row, row.sure).into_iter().collect()).collect();
+            WILDCARDS.iter().map(|row| below(row, &row.sure).into_iter().collect()).collect();
         for (at, a) in sure.iter().enumerate() {
             for b in &sure[at + 1..] {
                 assert!(a.is_disjoint(b) || a.is_subset(b) || b.is_subset(a), "{a:?} {b:?}");
@@ -357,8 +216,8 @@ mod tests {
                     .iter()
                     .flat_map(|at| {
                         [
-                            below(&WILDCARDS[*at], WILDCARDS[*at].sure),
-                            below(&WILDCARDS[*at], WILDCARDS[*at].unclear),
+                            below(&WILDCARDS[*at], &WILDCARDS[*at].sure),
+                            below(&WILDCARDS[*at], &WILDCARDS[*at].unclear),
                         ]
                     })
                     .flatten()
@@ -395,10 +254,10 @@ mod tests {
             // Nothing unwanted may come.
             let possible: Vec<(String, &Wildcard)> = WILDCARDS
                 .iter()
-                .flat_map(|row| names(row.scope, &channels).map(move |name| (name, row)))
+                .flat_map(|row| names(&row.scope, &channels).map(move |name| (name, row)))
                 .filter(|(name, row)| {
                     let stem = name.trim_end_matches('*');
-                    row.sure.iter().chain(row.unclear).all(|below| expanded.contains_key(&format!("{stem}{below}")))
+                    row.sure.iter().chain(&row.unclear).all(|below| expanded.contains_key(&format!("{stem}{below}")))
                 })
                 .collect();
             for hook in hooks.iter().filter(|hook| hook.scope.ends_with("/*")) {

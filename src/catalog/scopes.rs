@@ -12,6 +12,8 @@ pub struct Wildcard {
     pub name: String,
     /// The scopes of the catalogue that it surely brings.
     pub brings: Vec<String>,
+    /// Those that it may bring as well: below it by name, and not mentioned.
+    pub may_bring: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -38,9 +40,18 @@ pub(super) fn wildcards<'a>(toml: &str, scopes: impl Iterator<Item = &'a String>
             let rest = scope.strip_prefix(family);
             rest.is_some_and(|rest| rest != "*" && (!rest.contains('/') || row.below && !is_metafield(rest)))
         };
-        let mut brings: Vec<String> = scopes.clone().filter(is_brought).cloned().collect();
-        brings.sort_unstable();
-        Wildcard { name: row.name, brings }
+        let may_come = |scope: &&String| {
+            let rest = scope.strip_prefix(family);
+            !row.below
+                && rest.is_some_and(|rest| rest != "*" && rest.contains('/') && !rest.starts_with(CHANNEL))
+        };
+        let sorted = |mut found: Vec<String>| {
+            found.sort_unstable();
+            found
+        };
+        let brings = sorted(scopes.clone().filter(is_brought).cloned().collect());
+        let may_bring = sorted(scopes.clone().filter(may_come).cloned().collect());
+        Wildcard { name: row.name, brings, may_bring }
     };
     rows.wildcard.into_iter().map(of).collect()
 }

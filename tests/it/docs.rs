@@ -40,7 +40,9 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     while let Some(line) = lines.next() {
         let Some(indent) = line.strip_suffix(&format!("```{language}")) else { continue };
         let inside = lines.by_ref().take_while(|line| line.trim() != "```");
-        found.push(inside.map(|line| line.strip_prefix(indent).unwrap_or(line)).collect::<Vec<_>>().join("\n"));
+        found.push(
+            inside.map(|line| line.strip_prefix(indent).unwrap_or(line)).collect::<Vec<_>>().join("\n"),
+        );
     }
     found
 }
