@@ -209,9 +209,9 @@ mod tests {
             .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
             .collect();
         let docs = include_str!("../../docs/metrics.md");
-        let listed = docs.lines().filter_map(|line| line.strip_prefix("| `bcbridge_receiver_")?.split_once('`'));
-        let listed: BTreeSet<String> =
-            listed.map(|(name, _)| format!("bcbridge_receiver_{name}")).collect();
+        let listed =
+            docs.lines().filter_map(|line| line.strip_prefix("| `bcbridge_receiver_")?.split_once('`'));
+        let listed: BTreeSet<String> = listed.map(|(name, _)| format!("bcbridge_receiver_{name}")).collect();
         assert_eq!(listed, shown);
     }
 }
