@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::time::timeout;
 
 use super::ends::Results;
 use super::{ConfigArg, EXIT_FAILURE, EXIT_USAGE, Output, complain, store};
 use crate::app::{Cluster, Load, signals};
-use crate::config::{Bootstrap, Settings};
+use crate::config::Settings;
 use crate::kafka::append::IntakeProducer;
 use crate::kafka::tail::Tail;
 use crate::model::signal::{Ask, Kind, Notification, Signal, Snapshots};
@@ -70,11 +70,7 @@ impl Asking {
     /// Sends it and waits.
     pub(super) async fn run(self, wait: Wait, output: Output) -> Result<ExitCode> {
         let Self { settings, signal } = self;
-        if settings.kafka.bootstrap == Bootstrap::Embedded {
-            bail!(
-                "kafka.bootstrap_servers is \"embedded\": the broker lives inside another process; name its address"
-            );
-        }
+        super::store::needs_a_cluster(&settings)?;
         let cluster = Cluster::reach(&settings, None, None).await?;
         let notifications = signals::notifications_topic(&settings);
         // The end of the notifications is noted before the signal is sent, so that no answer can be missed.

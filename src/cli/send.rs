@@ -73,6 +73,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
             return Ok(ExitCode::from(super::EXIT_USAGE));
         }
     };
+    store::needs_a_cluster(&settings)?;
     let id = command.id.clone().unwrap_or_default();
     let key = args.key.clone().unwrap_or_else(|| key_of(&command));
     let topics = StoreTopics::of(&settings, &args.store);

@@ -8,7 +8,7 @@ use super::ends::{Complaints, Results};
 use super::{ConfigArg, EXIT_CONFIG, Output, complain, validate};
 use crate::app::stores;
 use crate::catalog::Catalog;
-use crate::config::{self, ConfigErrors, MistakeRow, Settings};
+use crate::config::{self, Bootstrap, ConfigErrors, MistakeRow, Settings};
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -30,6 +30,19 @@ pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
     }
     let _ = validate::write_rows(&refused, &mut Complaints);
     Err(ExitCode::from(EXIT_CONFIG))
+}
+
+/// That what is sent reaches a running bridge.
+///
+/// # Errors
+/// The broker lives inside of another process.
+pub(super) fn needs_a_cluster(settings: &Settings) -> Result<()> {
+    if settings.kafka.bootstrap == Bootstrap::Embedded {
+        bail!(
+            "kafka.bootstrap_servers is \"embedded\": the broker lives inside another process; name its address"
+        );
+    }
+    Ok(())
 }
 
 /// Loads the settings again while the bridge runs: every mistake as a row.

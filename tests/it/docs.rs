@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bcbridge::catalog::Catalog;
+use bcbridge::catalog::{Catalog, Entity};
 use bcbridge::config::{self, Settings};
 
 fn root() -> &'static Path {
@@ -70,7 +70,39 @@ fn settings_that_the_documentation_shows_load() {
             found += 1;
         }
     }
-    assert!(found >= 3, "{found}");
+    assert!(found >= 2, "{found}");
+}
+
+#[test]
+fn the_readme_counts_what_the_catalogue_holds() {
+    let catalog = Catalog::embedded().unwrap();
+    let entities = || catalog.entities().iter();
+    let readable = entities().filter(|entity| entity.is_readable()).count();
+    let listed = entities().filter(|entity| entity.is_readable() && entity.list.is_some()).count();
+    let scopes = |entity: &Entity| {
+        entity.scope.iter().filter(|scope| scope.not_readable.is_none()).count()
+    };
+    let own = entities().map(|entity| scopes(entity)).sum::<usize>();
+    let is_told_of = |entity: &Entity| {
+        scopes(entity) > 0 || !catalog.scopes_of(&entity.name).1.is_empty()
+    };
+    let with_webhook = entities().filter(|entity| entity.is_readable() && is_told_of(entity)).count();
+    let nothing = entities().count() - readable;
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    for sentence in [
+        format!(
+            "{readable} entities can be read, {listed} of them listed; {with_webhook} have webhooks, with {own} scopes."
+        ),
+        format!("Of {nothing} rows nothing can be read at all"),
+    ] {
+        assert!(readme.contains(&sentence), "README.md does not say: {sentence}");
+    }
+    for action in entities().flat_map(|entity| entity.action.iter().map(move |action| (entity, action))) {
+        let (entity, action) = (&action.0.name, &action.1.name);
+        let written = readme.lines().skip_while(|line| !line.starts_with("What can be written:")).take(2);
+        let written = written.collect::<Vec<_>>().join(" ");
+        assert!(written.contains(entity) && written.contains(action), "{entity} {action}: {written}");
+    }
 }
 
 #[test]
