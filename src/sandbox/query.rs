@@ -128,6 +128,12 @@ impl Filter {
         matches!(self.op, Op::In | Op::Is).then_some((self.field.as_str(), self.values.as_slice()))
     }
 
+    /// The least id, where this condition says no more than that.
+    pub(crate) fn least_id(&self, spec: &Spec) -> Option<u64> {
+        let is_bound = self.op == Op::Min && self.field == spec.id;
+        is_bound.then(|| self.values.first()?.parse().ok()).flatten()
+    }
+
     /// Whether this is a bound of the date of change, which `span` speaks for.
     pub(crate) fn is_span(&self, spec: &Spec) -> bool {
         self.bound.is_some() && Some(self.field.as_str()) == spec.dates.modified()

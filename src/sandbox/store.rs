@@ -209,6 +209,11 @@ impl Table {
         &self.ids
     }
 
+    /// Those that are not below `least`.
+    pub(crate) fn ids_from(&self, least: u64) -> &[Key] {
+        &self.ids[self.ids.partition_point(|key| *key < Key::Int(least))..]
+    }
+
     /// The ids of the rows modified between two moments (Unix seconds, both included); none where no field says when.
     pub(crate) fn modified_between(&self, from: i64, to: i64) -> Option<Vec<Key>> {
         self.modified?;
@@ -218,8 +223,7 @@ impl Table {
 
     /// The first row at or after `from`.
     pub(crate) fn at_or_after(&self, from: u64) -> Option<(&Key, Row)> {
-        let start = self.ids.partition_point(|key| *key < Key::Int(from));
-        self.ids.get(start).and_then(|key| Some((key, self.get(key)?)))
+        self.ids_from(from).first().and_then(|key| Some((key, self.get(key)?)))
     }
 
     /// The largest number given out so far.

@@ -136,7 +136,7 @@ pub(crate) fn not_found(what: &str) -> Reply {
     Reply::plain(404, &format!("The requested {} was not found.", what.replace('_', " ")))
 }
 
-/// The ids of the rows that meet the filters, in order; all rows are not copied only to be counted.
+/// The ids of the rows that meet the filters, in order; all rows from some id on are not copied only to be counted.
 pub(crate) enum Chosen<'a> {
     All(&'a [Key]),
     Some(Vec<Key>),
@@ -161,6 +161,12 @@ pub(crate) fn choose<'a>(
     let table = state.table(spec);
     if filters.is_empty() && lag.is_zero() {
         return Chosen::All(table.ids());
+    }
+    if let [filter] = filters
+        && lag.is_zero()
+        && let Some(least) = filter.least_id(spec)
+    {
+        return Chosen::All(table.ids_from(least));
     }
     let accepts = |row: &Row| filters.iter().all(|filter| filter.accepts(spec, row));
     if let Some(keys) = filters.iter().find_map(|filter| named(spec, table, filter)) {
