@@ -70,9 +70,9 @@ pub enum Role {
     Incoming,
     /// Kafka to BigCommerce.
     Outgoing,
-    /// Keeps the webhook subscriptions.
+    /// Stands for election, and leads when elected: polls, snapshots, sweeps, syncs, webhook subscriptions.
     Scheduler,
-    /// Health, metrics and the page for people.
+    /// Health, metrics, the page for people, and its API.
     Console,
 }
 

@@ -80,7 +80,7 @@ pub fn entity(settings: &Settings, catalog: &Catalog, store: &str, named: &str) 
     let Some(found) = catalog.entity(named) else {
         let all = catalog.entities().iter().map(|entity| entity.name.as_str());
         let meant = meant(named, all);
-        bail!("the entity {named:?} is not in the catalogue{meant}; see `bcbridge catalog`")
+        bail!("the entity {named:?} is not in the catalogue{meant}; see `bcbridge catalog entities`")
     };
     if configured().all(|name| name != found.name) {
         let listed = configured().collect::<Vec<_>>().join(", ");

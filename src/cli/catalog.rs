@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{ConfigArg, EXIT_CONFIG, EXIT_USAGE, Output, say};
+use super::{ConfigArg, EXIT_CONFIG, EXIT_USAGE, Output, complain, say};
 use crate::catalog::{Catalog, Entity, List, Scope};
 use crate::config::{self, ConfigErrors};
 
@@ -46,9 +46,9 @@ pub(super) fn run(command: &CatalogCommand, output: Output) -> Result<ExitCode> 
         (CatalogCommand::Scopes(_), Output::Table) => say(format_args!("{}", scope_table(&catalog))),
         (CatalogCommand::Show { entity, .. }, _) => {
             let Some(found) = catalog.entity(entity) else {
-                eprintln!(
+                complain(format_args!(
                     "error: the entity {entity:?} is not in the catalogue; `bcbridge catalog entities` lists all"
-                );
+                ));
                 return Ok(ExitCode::from(EXIT_USAGE));
             };
             say(format_args!("{:#}", details(&catalog, found)))
@@ -66,13 +66,13 @@ fn merged(config: &ConfigArg) -> Result<Result<Catalog, ExitCode>> {
         Ok(settings) => Ok(Ok(catalog.with_rows(&settings.catalog)?)),
         Err(ConfigErrors::Absent { .. }) => Ok(Ok(catalog)),
         Err(errors) if config.config.is_some() => {
-            eprintln!("{errors}");
+            complain(format_args!("{errors}"));
             Ok(Err(ExitCode::from(EXIT_CONFIG)))
         }
         Err(_) => {
-            eprintln!(
+            complain(format_args!(
                 "warning: the settings have mistakes (see `bcbridge validate`): these are the built-in rows"
-            );
+            ));
             Ok(Ok(catalog))
         }
     }

@@ -6,15 +6,16 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::time::timeout;
 
-use super::{ConfigArg, EXIT_FAILURE, EXIT_USAGE, Output, store, written};
-use crate::app::{Cluster, signals};
-use crate::catalog::Catalog;
-use crate::config::{Bootstrap, Settings};
+use super::ends::Results;
+use super::{ConfigArg, EXIT_FAILURE, EXIT_USAGE, Output, complain, store};
+use crate::app::{Cluster, Load, signals};
+use crate::config::Settings;
 use crate::kafka::append::IntakeProducer;
 use crate::kafka::tail::Tail;
 use crate::model::signal::{Ask, Kind, Notification, Signal, Snapshots};
@@ -41,7 +42,7 @@ pub(super) enum Wait {
 
 /// A checked signal, about to be sent.
 pub(super) struct Asking {
-    settings: Settings,
+    settings: Arc<Settings>,
     signal: Signal,
 }
 
@@ -49,16 +50,18 @@ impl Asking {
     /// Loads the settings and checks what is asked; mistakes are printed and become the exit code.
     pub(super) fn prepare(
         config: &ConfigArg,
-        ask: impl FnOnce(&Settings, &Catalog) -> Result<Ask>,
+        ask: impl FnOnce(&Settings) -> Result<Ask>,
     ) -> Result<Self, ExitCode> {
         let settings = store::load(config)?;
-        let signal = Catalog::embedded().map_err(Into::into).and_then(|catalog| {
-            signals::checked(&settings, &catalog, signals::fresh(ask(&settings, &catalog)?))
+        let settings = Arc::new(settings);
+        // The rows of the settings are as good as the built-in ones.
+        let signal = Load::new(settings.clone()).and_then(|Load { settings, catalog }| {
+            signals::checked(&settings, &catalog, signals::fresh(ask(&settings)?))
         });
         match signal {
             Ok(signal) => Ok(Self { settings, signal }),
             Err(error) => {
-                eprintln!("error: {error:#}");
+                complain(format_args!("error: {error:#}"));
                 Err(ExitCode::from(EXIT_USAGE))
             }
         }
@@ -67,11 +70,7 @@ impl Asking {
     /// Sends it and waits.
     pub(super) async fn run(self, wait: Wait, output: Output) -> Result<ExitCode> {
         let Self { settings, signal } = self;
-        if settings.kafka.bootstrap == Bootstrap::Embedded {
-            bail!(
-                "kafka.bootstrap_servers is \"embedded\": the broker lives inside another process; name its address"
-            );
-        }
+        super::store::needs_a_cluster(&settings)?;
         let cluster = Cluster::reach(&settings, None, None).await?;
         let notifications = signals::notifications_topic(&settings);
         // The end of the notifications is noted before the signal is sent, so that no answer can be missed.
@@ -94,11 +93,11 @@ impl Asking {
             Some(last) if !last.kind.is_failure() && last.kind != Kind::SnapshotStopped => ExitCode::SUCCESS,
             Some(_) => ExitCode::from(EXIT_FAILURE),
             None => {
-                eprintln!(
+                complain(format_args!(
                     "error: no answer within {} s; is the bridge running? The signal {} stays on the topic until it is",
                     PATIENCE.as_secs(),
                     signal.id
-                );
+                ));
                 ExitCode::from(EXIT_FAILURE)
             }
         })
@@ -176,7 +175,7 @@ impl Screen {
     }
 
     fn show(&mut self, told: &Notification) -> Result<()> {
-        let mut out = std::io::stdout();
+        let mut out = Results;
         match self.style {
             Style::Json => return super::say(format_args!("{}", serde_json::to_string(told)?)),
             Style::Plain => return super::say(format_args!("{}", line(told))),
@@ -186,7 +185,8 @@ impl Screen {
         let moves = matches!(told.kind, Kind::SnapshotProgress | Kind::SweepProgress);
         self.is_dirty = moves;
         let shown = if moves { bar(told) } else { line(told) };
-        written(write!(out, "{clear}{shown}{}", if moves { "" } else { "\n" }).and_then(|()| out.flush()))
+        let end = if moves { "" } else { "\n" };
+        write!(out, "{clear}{shown}{end}").and_then(|()| out.flush()).context("writing the result")
     }
 
     fn end(&mut self) -> Result<()> {

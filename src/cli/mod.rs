@@ -5,6 +5,7 @@
 
 mod catalog;
 mod demo;
+mod ends;
 mod follow;
 pub mod hooks;
 mod run;
@@ -22,6 +23,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use self::ends::{Complaints, Results, is_reader_gone};
 
 use crate::telemetry::{self, LogFormat};
 
@@ -83,23 +86,25 @@ pub struct ConfigArg {
 enum Command {
     /// Everything in one process, with nothing installed: broker, sandbox store, shoppers, the bridge.
     Demo(demo::Args),
-    /// Runs the bridge.
+    /// Runs the bridge; SIGHUP reads the settings again.
     Run(run::Args),
-    /// Reports every mistake in the settings at once.
+    /// Reports every mistake in the settings at once; exit code 64 when there is one.
     Validate(validate::Args),
     /// Webhook subscriptions as code.
     #[command(subcommand)]
     Hooks(hooks::HooksCommand),
     /// Puts one command on the topic, and waits for its result if asked to.
+    #[command(after_help = send::EXAMPLES)]
     Send(send::Args),
-    /// Publishes everything that the store has, beside what happens meanwhile.
+    /// Has a running bridge publish all that a store holds, while callbacks go on.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
-    /// Reads single entities again and publishes them.
+    /// Has a running bridge read single entities again and publish them.
+    #[command(after_help = sync::EXAMPLES)]
     Sync(sync::Args),
     /// The BigCommerce simulator alone, for anyone's integration tests.
     Sandbox(sandbox::Args),
-    /// What can be subscribed and published, and how.
+    /// What can be read, subscribed, polled and written, and how.
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
     /// The wire contracts.
@@ -122,21 +127,15 @@ enum SchemaCommand {
     },
 }
 
-/// Prints a result; `println!` panics when the reader (`head`, a pager) went away.
+/// Prints a line of a result.
 fn say(text: std::fmt::Arguments<'_>) -> Result<()> {
-    written(writeln!(std::io::stdout(), "{text}"))
+    writeln!(Results, "{text}").context("writing the result")
 }
 
-/// The reader of a result had enough of it. A type of its own: a broken pipe of a connection is no such thing.
-#[derive(Debug, thiserror::Error)]
-#[error("the reader of the result went away")]
-struct ReaderGone;
-
-fn written(result: std::io::Result<()>) -> Result<()> {
-    result.map_err(|error| match error.kind() {
-        std::io::ErrorKind::BrokenPipe => ReaderGone.into(),
-        _ => anyhow::Error::new(error).context("writing the result"),
-    })
+/// Prints a line of what is wrong.
+fn complain(text: std::fmt::Arguments<'_>) {
+    // There is nobody to tell that nobody listens.
+    let _ = writeln!(Complaints, "{text}");
 }
 
 fn export(dir: &Path) -> Result<ExitCode> {
@@ -157,14 +156,14 @@ pub fn main() -> ExitCode {
     let quiet = matches!(cli.command, Command::Demo(_)) && cli.verbose == 0;
     let verbosity = if quiet { -1 } else { i8::try_from(cli.verbose).unwrap_or(i8::MAX) };
     if let Err(error) = telemetry::init(format, verbosity) {
-        eprintln!("error: {error}");
+        complain(format_args!("error: {error}"));
         return ExitCode::from(EXIT_FAILURE);
     }
     crate::runtime::install_panic_hook();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime could not be started: {error}");
+            complain(format_args!("error: the runtime could not be started: {error}"));
             return ExitCode::from(EXIT_FAILURE);
         }
     };
@@ -191,14 +190,40 @@ async fn carry_out(cli: Cli) -> ExitCode {
             // Into memory first: writing by itself, clap_complete panics when the reader went away.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "bcbridge", &mut script);
-            written(std::io::stdout().write_all(&script)).map(|()| ExitCode::SUCCESS)
+            Results.write_all(&script).context("writing the result").map(|()| ExitCode::SUCCESS)
         }
     };
     result.unwrap_or_else(|error| {
-        if error.is::<ReaderGone>() {
+        if is_reader_gone(&error) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("error: {error:#}");
+        complain(format_args!("error: {error:#}"));
         ExitCode::from(EXIT_FAILURE)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples(command: &clap::Command, found: &mut Vec<String>) {
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        found.extend(
+            text.lines().map(str::trim).filter(|line| line.starts_with("bcbridge ")).map(str::to_owned),
+        );
+        command.get_subcommands().for_each(|command| examples(command, found));
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_call_that_is_understood() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        let mut found = Vec::new();
+        examples(&command, &mut found);
+        assert!(found.len() >= 6, "{found:?}");
+        for line in found {
+            let words = line.split_whitespace();
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
 }

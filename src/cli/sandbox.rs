@@ -22,25 +22,25 @@ pub(super) struct Args {
     /// Faults to begin with, a YAML or JSON file; PUT /_sandbox/faults changes them later.
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Calls that a window grants.
+    /// Calls that a window grants. Default: 150.
     #[arg(long)]
     quota: Option<u32>,
-    /// Length of a window in seconds.
+    /// Length of a window in seconds. Default: 30.
     #[arg(long)]
     window_seconds: Option<f64>,
-    /// Products of the sample catalogue.
+    /// Products of the sample catalogue. Default: 300.
     #[arg(long)]
     products: Option<u32>,
     /// Plain products on top, made quickly and kept small: for stores of any size.
     #[arg(long)]
     bulk_products: Option<u32>,
-    /// How many times faster than BigCommerce's the retry ladder and the block rule run.
+    /// How many times faster than BigCommerce's the retry ladder and the block rule run. Default: 1.
     #[arg(long)]
     time_scale: Option<f64>,
-    /// The store's hash.
+    /// The store's hash. Default: sandbox1.
     #[arg(long, env = "BIGCOMMERCE_STORE_HASH")]
     store_hash: Option<String>,
-    /// The token that requests must carry.
+    /// The token that requests must carry. Default: sandbox-access-token.
     #[arg(long, env = "BIGCOMMERCE_ACCESS_TOKEN", hide_env_values = true)]
     access_token: Option<String>,
     /// The secret that callbacks are signed with.
@@ -74,11 +74,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let stop = stop_signal()?;
     let sandbox = Sandbox::start(config).await?;
     sandbox.control().shoppers(args.rate);
-    println!(
-        "BigCommerce sandbox: {}/stores/{hash}/v3, control: {}/_sandbox/",
-        sandbox.base_uri(),
-        sandbox.base_uri()
-    );
+    let at = sandbox.base_uri();
+    super::say(format_args!("BigCommerce sandbox: {at}/stores/{hash}/v3, control: {at}/_sandbox/"))?;
     stop.await;
     sandbox.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -24,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the topic may take to acknowledge.
 const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Shown below the help.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  bcbridge send main update product --id 77 --payload product.json --wait
+  bcbridge send main delete customer --id customer_id=42";
+
 /// Arguments of `send`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -63,10 +69,11 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
     let command = match command(&args, &settings) {
         Ok(command) => command,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            super::complain(format_args!("error: {error:#}"));
             return Ok(ExitCode::from(super::EXIT_USAGE));
         }
     };
+    store::needs_a_cluster(&settings)?;
     let id = command.id.clone().unwrap_or_default();
     let key = args.key.clone().unwrap_or_else(|| key_of(&command));
     let topics = StoreTopics::of(&settings, &args.store);

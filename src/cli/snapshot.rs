@@ -13,12 +13,19 @@ use super::{ConfigArg, Output};
 use crate::app::signals;
 use crate::model::signal::{Ask, Snapshots};
 
+/// Shown below the help of `start`.
+const EXAMPLES: &str = "\
+Examples:
+  bcbridge snapshot start
+  bcbridge snapshot start --store main --entity product --entity order --no-follow";
+
 /// What to do with snapshots.
 #[derive(Debug, Subcommand)]
 pub(super) enum SnapshotCommand {
     /// Starts one and follows it to its end.
+    #[command(after_help = EXAMPLES)]
     Start(StartArgs),
-    /// Shows how far snapshots are.
+    /// Shows how far snapshots are, as their last notifications say.
     Status(WhichArgs),
     /// Lets snapshots rest where they are.
     Pause(WhichArgs),
@@ -67,7 +74,7 @@ pub(super) async fn run(command: SnapshotCommand, output: Output) -> Result<Exit
         SnapshotCommand::Resume(args) => (args, Ask::ResumeSnapshot),
         SnapshotCommand::Stop(args) => (args, Ask::StopSnapshot),
     };
-    let asking = match Asking::prepare(&args.config, |settings, _| {
+    let asking = match Asking::prepare(&args.config, |settings| {
         let store = match (&args.store, &args.snapshot) {
             (None, Some(_)) => None,
             (named, _) => Some(signals::store(settings, named.as_deref())?),
@@ -81,7 +88,7 @@ pub(super) async fn run(command: SnapshotCommand, output: Output) -> Result<Exit
 }
 
 async fn start(args: StartArgs, output: Output) -> Result<ExitCode> {
-    let asking = match Asking::prepare(&args.config, |settings, _| {
+    let asking = match Asking::prepare(&args.config, |settings| {
         let store = signals::store(settings, args.store.as_deref())?;
         Ok(Ask::StartSnapshot { store, entities: args.entities.clone() })
     }) {

@@ -1,14 +1,14 @@
 //! The settings as commands load them, and `validate`, which looks at the stores as well.
 
-use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use super::{ConfigArg, EXIT_CONFIG, Output, validate};
+use super::ends::{Complaints, Results};
+use super::{ConfigArg, EXIT_CONFIG, Output, complain, validate};
 use crate::app::stores;
 use crate::catalog::Catalog;
-use crate::config::{self, ConfigErrors, MistakeRow, Settings};
+use crate::config::{self, Bootstrap, ConfigErrors, MistakeRow, Settings};
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -17,19 +17,32 @@ fn env(name: &str) -> Option<String> {
 /// Loads the settings; mistakes are printed, all of them, and become the exit code.
 pub(super) fn load(arg: &ConfigArg) -> Result<Settings, ExitCode> {
     let catalog = Catalog::embedded().map_err(|error| {
-        eprintln!("error: {error}");
+        complain(format_args!("error: {error}"));
         ExitCode::from(super::EXIT_FAILURE)
     })?;
     let settings = read(arg, &catalog).map_err(|errors| {
-        eprintln!("{errors}");
+        complain(format_args!("{errors}"));
         ExitCode::from(EXIT_CONFIG)
     })?;
     let refused = validate::refused_properties(&settings);
     if refused.is_empty() {
         return Ok(settings);
     }
-    let _ = validate::write_rows(&refused, &mut io::stderr());
+    let _ = validate::write_rows(&refused, &mut Complaints);
     Err(ExitCode::from(EXIT_CONFIG))
+}
+
+/// That what is sent reaches a running bridge.
+///
+/// # Errors
+/// The broker lives inside of another process.
+pub(super) fn needs_a_cluster(settings: &Settings) -> Result<()> {
+    if settings.kafka.bootstrap == Bootstrap::Embedded {
+        bail!(
+            "kafka.bootstrap_servers is \"embedded\": the broker lives inside another process; name its address"
+        );
+    }
+    Ok(())
 }
 
 /// Loads the settings again while the bridge runs: every mistake as a row.
@@ -53,7 +66,7 @@ pub(super) async fn validate(args: validate::Args, output: Output) -> Result<Exi
     };
     let around =
         validate::Surroundings { env: &env, names: &catalog, online: &online, json: output == Output::Json };
-    let code = validate::run(&args, &around, &mut io::stdout(), &mut io::stderr())?;
+    let code = validate::run(&args, &around, &mut Results, &mut Complaints)?;
     Ok(ExitCode::from(code))
 }
 
@@ -70,7 +83,9 @@ async fn look(settings: &Settings) -> Vec<MistakeRow> {
     }
     match cluster(settings).await {
         // A weaker promise is the owner's choice, and no mistake.
-        Ok(degraded) => degraded.iter().for_each(|text| eprintln!("warning: a promise is degraded: {text}")),
+        Ok(degraded) => {
+            degraded.iter().for_each(|text| complain(format_args!("warning: a promise is degraded: {text}")))
+        }
         Err(error) => {
             found.push(row(format!("kafka: {error:#}"), "check kafka.bootstrap_servers and its properties"))
         }

@@ -12,6 +12,12 @@ use super::{ConfigArg, Output};
 use crate::model::ids::EntityId;
 use crate::model::signal::{Ask, MOST_IDS};
 
+/// Shown below the help.
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  bcbridge sync main product 77 78
+  bcbridge sync main price_list_record 3:509:usd --no-follow";
+
 /// Arguments of `sync`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -30,7 +36,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
-    let asking = match Asking::prepare(&args.config, |_, _| {
+    let asking = match Asking::prepare(&args.config, |_| {
         if args.ids.len() > MOST_IDS {
             bail!(
                 "{} ids are given; one sync takes at most {MOST_IDS}: split them, or start a snapshot",

@@ -22,10 +22,11 @@ pub const EXIT_BAD_CONFIG: u8 = 64;
 /// Arguments of `validate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Settings file; default: $BCBRIDGE_CONFIG, ./bcbridge.yaml, /etc/bcbridge/bcbridge.yaml.
+    /// The settings file. Default: $BCBRIDGE_CONFIG, ./bcbridge.yaml, /etc/bcbridge/bcbridge.yaml.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Also check tokens and scopes, hooks, topics and their settings, ACLs.
+    /// Also asks each store (whether its token works and may see the hooks) and the cluster (whether the topics are
+    /// there, and which promises their settings weaken).
     #[arg(long)]
     pub online: bool,
 }

@@ -128,6 +128,8 @@ where
 {
     let lines = lines_to::layer()
         .with_ansi(false)
+        // Told with `eprintln!`, which panics where nobody reads the log any more.
+        .log_internal_errors(false)
         .with_writer(writer)
         .event_format(lines::Lines { json })
         .fmt_fields(lines::Fields { json })

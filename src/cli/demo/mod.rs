@@ -17,9 +17,9 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use self::observe::Observer;
-use super::Output;
+use super::{Output, say};
 use crate::app::{App, Options};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Entity};
 use crate::config::{self, Settings};
 use crate::kafka::settings::ClientSettings;
 use crate::runtime::{Drain, stop_signal};
@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
         Sandbox::start(SandboxConfig { seed: args.seed, quota: QUOTA, ..SandboxConfig::default() }).await?;
     let app = start_bridge(&sandbox, &args).await?;
     let client = app.cluster.client.clone();
-    announce(&sandbox, &app, output);
+    announce(&sandbox, &app, output)?;
     let readiness = app.readiness.clone();
     let (trigger, drain) = Drain::switch();
     let bridge =
@@ -94,13 +94,15 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
     }
     control.shoppers(0.0);
     if output == Output::Table {
-        println!("\nthe shoppers went home; comparing what the store holds with what the topics hold ...");
+        say(format_args!(
+            "\nthe shoppers went home; comparing what the store holds with what the topics hold ..."
+        ))?;
     }
     let report = reconcile::run(&client, &control, begun.elapsed()).await?;
     trigger.request();
     bridge.await.context("the bridge panicked")??;
     sandbox.stop().await;
-    report.print(output, show.first);
+    report.print(output, show.first)?;
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_FAILURE) })
 }
 
@@ -118,19 +120,20 @@ async fn start_bridge(sandbox: &Sandbox, args: &Args) -> Result<App> {
         callbacks_by_loopback: true,
         ..Options::default()
     };
-    App::start(Arc::new(settings(sandbox)?), options).await
+    App::start(Arc::new(settings(&sandbox.base_uri())?), options).await
+}
+
+/// What the demo publishes: all that callbacks tell of.
+fn published(catalog: &Catalog) -> impl Iterator<Item = &Arc<Entity>> {
+    catalog.entities().iter().filter(|entity| !entity.scope.is_empty() && entity.is_readable())
 }
 
 /// The settings that a user would write for the sandbox.
-fn settings(sandbox: &Sandbox) -> Result<Settings> {
+fn settings(base_uri: &str) -> Result<Settings> {
     let catalog = Catalog::embedded()?;
     let store = SandboxConfig::default();
-    let entities: Vec<_> = catalog
-        .entities()
-        .iter()
-        .filter(|entity| !entity.scope.is_empty())
-        .map(|entity| json!({ "entity": entity.name, "confirm_gone": "2s" }))
-        .collect();
+    let entities: Vec<_> =
+        published(&catalog).map(|entity| json!({ "entity": entity.name, "confirm_gone": "2s" })).collect();
     // JSON is YAML.
     let text = json!({
         "kafka": { "bootstrap_servers": "embedded", "topics": { "partitions": 3 } },
@@ -141,7 +144,7 @@ fn settings(sandbox: &Sandbox) -> Result<Settings> {
             "store_hash": store.store_hash,
             "access_token": store.access_token,
             "client_secrets": [store.client_secret],
-            "base_uri": sandbox.base_uri(),
+            "base_uri": base_uri,
         }],
         "incoming": entities,
     });
@@ -158,21 +161,23 @@ fn free(port: u16) -> SocketAddr {
     }
 }
 
-fn announce(sandbox: &Sandbox, app: &App, output: Output) {
+fn announce(sandbox: &Sandbox, app: &App, output: Output) -> Result<()> {
     if output == Output::Json {
-        return;
+        return Ok(());
     }
     let show =
         |address: Option<SocketAddr>| address.map_or_else(|| "-".to_owned(), |address| address.to_string());
-    println!("bcbridge demo: a store, a broker and the bridge in one process\n");
-    println!("  store (sandbox)  {}/stores/{}", sandbox.base_uri(), SandboxConfig::default().store_hash);
-    println!("  Kafka (built in) {}", app.cluster.client.bootstrap_servers());
-    println!("  receiver         http://{}/webhooks/{STORE}", show(app.receiver));
-    println!("  console          http://{}/  (/metrics, /readyz)", show(app.console));
-    println!(
-        "\nwatch a topic:     kcat -b {} -C -t bigcommerce.{STORE}.product\n",
-        app.cluster.client.bootstrap_servers()
-    );
+    let kafka = app.cluster.client.bootstrap_servers();
+    say(format_args!("bcbridge demo: a store, a broker and the bridge in one process\n"))?;
+    say(format_args!(
+        "  store (sandbox)  {}/stores/{}",
+        sandbox.base_uri(),
+        SandboxConfig::default().store_hash
+    ))?;
+    say(format_args!("  Kafka (built in) {kafka}"))?;
+    say(format_args!("  receiver         http://{}/webhooks/{STORE}", show(app.receiver)))?;
+    say(format_args!("  console          http://{}/  (/metrics, /readyz)", show(app.console)))?;
+    say(format_args!("\nwatch a topic:     kcat -b {kafka} -C -t bigcommerce.{STORE}.product\n"))
 }
 
 /// The live display.
@@ -199,20 +204,20 @@ impl Show {
                         self.first = Some(self.begun.elapsed());
                     }
                 }
-                _ = line.tick() => self.line(),
+                _ = line.tick() => self.line()?,
                 _ = command.tick() => erp.send().await?,
             }
         }
     }
 
-    fn line(&mut self) {
+    fn line(&self) -> Result<()> {
         if self.output == Output::Json {
-            return;
+            return Ok(());
         }
         let api = self.control.stats();
         let callbacks = self.control.delivery_stats();
         let counts = &self.observer.counts;
-        println!(
+        say(format_args!(
             "{:>5.1}s  callbacks {:>5}  entities {:>5}  commands {:>4}  results {:>4}  API calls {:>4} (429: {})   {}",
             self.begun.elapsed().as_secs_f64(),
             callbacks.succeeded,
@@ -222,6 +227,17 @@ impl Show {
             api.calls,
             api.status_429,
             self.observer.last,
-        );
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_the_demo_are_sound_whatever_the_catalogue_holds() {
+        let settings = settings("http://127.0.0.1:1").unwrap();
+        assert!(settings.incoming.len() > 50, "{}", settings.incoming.len());
     }
 }

@@ -19,8 +19,8 @@ const PREFIX: &str = "bigcommerce";
 /// The topics of all entities that are published.
 pub(super) fn entity_topics(store: &str) -> Result<Vec<(String, String)>> {
     let catalog = Catalog::embedded()?;
-    let published = catalog.entities().iter().filter(|entity| !entity.scope.is_empty());
-    Ok(published.map(|entity| (entity.name.clone(), format!("{PREFIX}.{store}.{}", entity.name))).collect())
+    let topic = |name: &str| (name.to_owned(), format!("{PREFIX}.{store}.{name}"));
+    Ok(super::published(&catalog).map(|entity| topic(&entity.name)).collect())
 }
 
 /// The name of another topic of the store.

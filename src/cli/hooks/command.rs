@@ -10,9 +10,15 @@ use super::verify::{self, VerifyArgs};
 use super::{Target, apply, plan, prune, status};
 use crate::app::stores;
 use crate::bigcommerce::StoreClient;
+use crate::cli::ends::{Complaints, Results};
 use crate::cli::store::load;
 use crate::cli::{ConfigArg, Output};
 use crate::config::Settings;
+
+/// Shown below the help of `verify`.
+const EXAMPLES: &str = "\
+Examples:
+  bcbridge hooks verify --store main --headers headers.txt --body body.json --at 1767225600";
 
 /// What to do with the subscriptions.
 #[derive(Debug, Subcommand)]
@@ -26,6 +32,7 @@ pub(in crate::cli) enum HooksCommand {
     /// Deletes hooks of this bridge that are no longer wanted; exit code 3 when some are left.
     Prune(PruneArgs),
     /// Checks a captured request as the receiver would, and says which part is wrong; exit code 1 when one is.
+    #[command(after_help = EXAMPLES)]
     Verify(VerifyArgs),
 }
 
@@ -50,7 +57,7 @@ pub(in crate::cli) async fn run(command: HooksCommand, output: Output) -> Result
         Ok(settings) => settings,
         Err(code) => return Ok(code),
     };
-    let out = &mut io::stdout();
+    let out = &mut Results;
     let code = match command {
         HooksCommand::Plan(_) => plan(&targets(&settings)?, output, out).await?,
         HooksCommand::Apply(_) => apply(&targets(&settings)?, output, out).await?,
@@ -80,7 +87,7 @@ fn ask(shown: &str) -> Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }
-    let mut err = io::stderr();
+    let mut err = Complaints;
     write!(err, "{shown}\n\nDelete these? [y/N] ").and_then(|()| err.flush()).context("asking")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).context("reading the answer")?;
