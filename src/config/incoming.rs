@@ -199,9 +199,10 @@ pub(super) fn store(cx: &mut Reading<'_>, section: &Section<'_>, stores: &[Store
 
 fn scopes(cx: &mut Reading<'_>, section: &Section<'_>, base: &IncomingSettings) -> Vec<String> {
     let Some(patterns) = section.texts(cx, "scopes") else {
-        if base.scopes.is_empty() && !base.entity.is_empty() && section.get("poll").is_none() {
+        let is_scheduled = ["poll", "sweep"].iter().any(|key| section.get(key).is_some());
+        if base.scopes.is_empty() && !base.entity.is_empty() && !is_scheduled {
             cx.warnings.push(format!(
-                "entity {}: it has no webhook and no poll: it is read by snapshot and sync only",
+                "entity {}: it has no webhook, and neither poll nor sweep: it is read by snapshot and sync only",
                 base.entity
             ));
         }

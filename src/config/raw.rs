@@ -180,9 +180,9 @@ pub(super) struct Incoming {
     entity: String,
     /// The store this entry is for. Default: all that have no own entry for the entity.
     store: Option<String>,
-    /// Webhook scopes; `*` stands for any text. Default: all scopes of the entity.
+    /// Webhook scopes; `*` stands for any text, `[]` for no webhook. Default: all scopes of the entity.
     scopes: Option<Vec<String>>,
-    /// Sub-resources read along. Default: none.
+    /// Sub-resources read along; `[]` for none. Default: those that the entity's row marks, see `bcbridge catalog show`.
     include: Option<Vec<String>>,
     /// Query parameters of the read; a list is joined with commas.
     query: Option<BTreeMap<String, Parameter>>,
