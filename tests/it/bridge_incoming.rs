@@ -7,16 +7,10 @@ use bcbridge::model::record::InRecord;
 use bcbridge::sandbox::{DeliveryState, SandboxConfig};
 use serde_json::{Value, json};
 
-use crate::bridge_lab::{Lab, Setup, events, json_of, until};
+use crate::bridge_lab::{Lab, Setup, events, headers, json_of, until};
 use crate::schemas::assert_valid;
 
 /// Headers as the schema sees them.
-fn headers(record: &InRecord) -> Value {
-    let texts =
-        record.headers.iter().map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into()));
-    Value::Object(texts.collect())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_entity_arrives_whole() {
     let lab = Lab::start(Setup::default()).await;

@@ -231,6 +231,13 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: imp
     }
 }
 
+/// The headers of a record, as its schema describes them.
+pub(crate) fn headers(record: &InRecord) -> Value {
+    let texts =
+        record.headers.iter().map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into()));
+    Value::Object(texts.collect())
+}
+
 /// The events that a record lists.
 pub(crate) fn events(record: &InRecord) -> Vec<&str> {
     record.header("bc_events").unwrap().split(',').collect()

@@ -15,7 +15,8 @@ use bcbridge::sandbox::{Sandbox, SandboxConfig};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::bridge_lab::{Lab, Setup, json_of, read_topic, settings, until};
+use crate::bridge_lab::{Lab, Setup, headers, json_of, read_topic, settings, until};
+use crate::schemas::assert_valid;
 
 fn lab(incoming: Value) -> Setup {
     let sandbox = SandboxConfig { quota: 100_000, ..SandboxConfig::default() };
@@ -47,6 +48,7 @@ async fn a_poll_publishes_what_is_there_what_changes_and_what_goes() {
         (is_changed && last[gone].is_none()).then_some(())
     })
     .await;
+    keeps_its_contracts(&lab, "customer", "bridge/poll").await;
     lab.stop().await;
 }
 
@@ -72,7 +74,16 @@ async fn a_sweep_repairs_what_callbacks_missed() {
         (last["3"].as_ref().is_some_and(|row| row["name"] == "Three") && last["4"].is_none()).then_some(())
     })
     .await;
+    keeps_its_contracts(&lab, "product", "bridge/sweep").await;
     lab.stop().await;
+}
+
+/// That every hint and every record is written as its schema says, and that the hints have this scope.
+async fn keeps_its_contracts(lab: &Lab, entity: &str, scope: &str) {
+    let hints = lab.records("webhooks").await;
+    assert!(hints.iter().any(|hint| hint.header("bc_scope") == Some(scope)));
+    hints.iter().for_each(|hint| assert_valid("intake-headers", &headers(hint)));
+    lab.records(entity).await.iter().for_each(|record| assert_valid("event-headers", &headers(record)));
 }
 
 /// One life of a bridge on a cluster that outlives it.
@@ -143,9 +154,11 @@ async fn a_snapshot_that_is_killed_goes_on_and_misses_nothing() {
         told.iter().any(|told| told["type"] == "snapshot.done" && told["entity"].is_null()).then_some(told)
     })
     .await;
+    told.iter().for_each(|told| assert_valid("notification", told));
     assert_eq!(told[0]["type"], "accepted");
     assert_eq!(told.last().unwrap()["rows"], 3_000);
     let hints = hints().await;
+    hints.iter().for_each(|hint| assert_valid("intake-headers", &headers(hint)));
     assert_eq!(hints.len(), 3_000, "every page counts once");
     let keys: std::collections::BTreeSet<_> = hints.iter().map(|hint| hint.key.clone()).collect();
     assert_eq!(keys.len(), 3_000);

@@ -157,6 +157,66 @@ fn wrong_headers_are_refused() {
 }
 
 #[test]
+fn hints_are_written_as_their_schema_says_whatever_made_them() {
+    use bcbridge::model::hint::{Cause, Hint, Op, Trigger};
+    use bcbridge::model::ids::EntityKey;
+    let headers = |hint: &Hint| -> Value {
+        let texts = hint.headers().into_iter();
+        Value::Object(texts.map(|(name, value)| (name.into(), text_of(&value).into())).collect())
+    };
+    let key = EntityKey::parse("product/77").unwrap();
+    for cause in [Cause::Poll, Cause::Snapshot, Cause::Sweep, Cause::Sync, Cause::Recheck, Cause::Callback] {
+        let scope = cause.scope().unwrap_or("store/product/updated").to_owned();
+        let op = if cause == Cause::Callback { Op::Update } else { Op::Read };
+        let bare = Hint {
+            trigger: Trigger { key: key.clone(), op, scope, row: None },
+            event: "e-1".to_owned(),
+            created_at: None,
+            received_ms: 1_767_607_200_123,
+            traceparent: None,
+            carried_ms: None,
+        };
+        assert_valid("intake-headers", &headers(&bare));
+        let carried = Hint { carried_ms: Some(1_767_607_199_876), ..bare };
+        match cause {
+            // A callback tells of something and holds nothing.
+            Cause::Callback => assert_refused("intake-headers", &headers(&carried)),
+            _ => assert_valid("intake-headers", &headers(&carried)),
+        }
+    }
+    let unknown = json!({
+        "bc_event": "e-1", "bc_scope": "bridge/guess", "bc_op": "r", "bc_received_at": "1767607200123",
+    });
+    assert_refused("intake-headers", &unknown);
+}
+
+fn text_of(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn every_topic_of_a_store_stands_in_the_topics_document() {
+    use bcbridge::app::topics;
+    let text = r#"{
+        "stores": [{ "name": "main", "store_hash": "abc123", "access_token": "t", "client_secrets": ["s"] }],
+        "incoming": [{ "entity": "product" }]
+    }"#;
+    let catalog = bcbridge::catalog::Catalog::embedded().unwrap();
+    let settings = bcbridge::config::load_str("it", text, &|_| None, &catalog).unwrap();
+    let mut wanted: Vec<String> = topics::specs(&settings).into_iter().map(|spec| spec.name).collect();
+    let (_, text) = SCHEMAS.iter().find(|(name, _)| *name == "asyncapi.json").unwrap();
+    let document: Value = serde_json::from_str(text).unwrap();
+    let address = |channel: &Value| {
+        let address = channel["address"].as_str().unwrap().replace("{prefix}", "bigcommerce");
+        address.replace("{store}", "main").replace("{entity}", "product")
+    };
+    let mut found: Vec<String> = document["channels"].as_object().unwrap().values().map(address).collect();
+    wanted.sort();
+    found.sort();
+    assert_eq!(found, wanted);
+}
+
+#[test]
 fn wrong_settings_are_refused() {
     for (field, value) in [
         ("stores", None),
