@@ -175,6 +175,7 @@ impl ReceiverMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn counters_stand_in_the_order_of_the_outcomes() {
@@ -193,5 +194,24 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
         assert!(page.contains("bcbridge_receiver_requests_total{outcome=\"encoded\"} 1\n"), "{page}");
         assert!(page.contains("bcbridge_receiver_requests_total{outcome=\"not_durable\"} 0\n"), "{page}");
+    }
+
+    #[test]
+    fn every_metric_stands_in_the_docs_and_no_other() {
+        let metrics = ReceiverMetrics::default();
+        metrics.refused(Refusal::NoMatch);
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        let shown = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let shown: BTreeSet<String> = shown
+            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .collect();
+        let docs = include_str!("../../docs/metrics.md");
+        let listed =
+            docs.lines().filter_map(|line| line.strip_prefix("| `bcbridge_receiver_")?.split_once('`'));
+        let listed: BTreeSet<String> = listed.map(|(name, _)| format!("bcbridge_receiver_{name}")).collect();
+        assert_eq!(listed, shown);
     }
 }

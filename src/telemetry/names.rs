@@ -166,6 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_stands_in_the_docs_and_no_other() {
+        let docs = include_str!("../../docs/metrics.md");
+        let listed = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        // Expressions to alert on begin with a name as well.
+        let is_name = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let listed = listed.map(|(name, _)| name).filter(is_name).filter(|name| name.starts_with(PREFIX));
+        let own: BTreeSet<&str> = listed.filter(|name| !name.starts_with("bcbridge_receiver_")).collect();
+        assert_eq!(own, BTreeSet::from(ALL));
+    }
+
+    #[test]
     fn the_latency_buckets_rise() {
         assert!(LATENCY_BUCKETS.is_sorted_by(|a, b| a < b));
         assert!(WAIT_BUCKETS.is_sorted_by(|a, b| a < b));

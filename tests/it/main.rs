@@ -23,6 +23,7 @@ mod config_validate;
 mod console_http;
 mod converge_sweep;
 mod docker;
+mod docs;
 mod hooks_api;
 mod hooks_sandbox;
 mod hooks_verify;
