@@ -79,13 +79,9 @@ fn the_readme_counts_what_the_catalogue_holds() {
     let entities = || catalog.entities().iter();
     let readable = entities().filter(|entity| entity.is_readable()).count();
     let listed = entities().filter(|entity| entity.is_readable() && entity.list.is_some()).count();
-    let scopes = |entity: &Entity| {
-        entity.scope.iter().filter(|scope| scope.not_readable.is_none()).count()
-    };
+    let scopes = |entity: &Entity| entity.scope.iter().filter(|scope| scope.not_readable.is_none()).count();
     let own = entities().map(|entity| scopes(entity)).sum::<usize>();
-    let is_told_of = |entity: &Entity| {
-        scopes(entity) > 0 || !catalog.scopes_of(&entity.name).1.is_empty()
-    };
+    let is_told_of = |entity: &Entity| scopes(entity) > 0 || !catalog.scopes_of(&entity.name).1.is_empty();
     let with_webhook = entities().filter(|entity| entity.is_readable() && is_told_of(entity)).count();
     let nothing = entities().count() - readable;
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();

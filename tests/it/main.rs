@@ -13,6 +13,7 @@ mod broker_lab;
 mod broker_probe;
 mod catalog_openapi;
 mod catalog_rows;
+mod cli_pipes;
 mod client_lab;
 mod client_rates;
 mod client_replies;

@@ -247,7 +247,7 @@ async fn the_console_asks_for_snapshots_and_remembers_what_is_told_of_them() {
 
     for (line, body, expected) in [
         ("POST /api/sync", r#"{"entity":"prodcut","ids":["1"]}"#, "did you mean \"product\"?"),
-        ("POST /api/sync", r#"{"entity":"product","ids":["../7"]}"#, "is not an id"),
+        ("POST /api/sync", r#"{"entity":"product","ids":["-1"]}"#, "must be positive"),
         ("POST /api/sync", r#"{"entity":"product","ids":[]}"#, "at least one id"),
         ("POST /api/snapshots", r#"{"entites":["product"]}"#, "unknown field `entites`"),
         ("POST /api/snapshots", r#"{"store":"mian"}"#, "did you mean \"main\"?"),
