@@ -127,14 +127,21 @@ pub fn list_request(
     };
     query.extend(filled(&many.query, &settings.row, first));
     push_includes(settings, &mut query);
+    let mut paging = Vec::new();
     if pages::style(many.pages, &many.path) != Pages::None && many.page_size > 0 {
         let sizes = settings.query_includes().filter_map(|include| include.page_size);
-        set(&mut query, "limit".into(), sizes.fold(many.page_size, usize::min).to_string());
+        paging.push(("limit".to_owned(), sizes.fold(many.page_size, usize::min).to_string()));
     }
-    if let Some((name, value)) = at.parameter() {
+    paging.extend(at.parameter());
+    for (name, value) in paging.clone() {
         set(&mut query, name, value);
     }
-    adjusted(settings, get(&many.path, settings, first, query, purpose)?)
+    let mut request = adjusted(settings, get(&many.path, settings, first, query, purpose)?)?;
+    // Whatever the mapping says of pages: what a page of another size leaves out would count as gone.
+    for (name, value) in paging {
+        set(&mut request.query, name, value);
+    }
+    Ok(request)
 }
 
 /// The read of one page of a sub-resource.
@@ -252,6 +259,17 @@ mod tests {
             shown(&one_request(&product, &ids[0], Purpose::Live).unwrap()),
             "GET /v3/catalog/products/3?"
         );
+    }
+
+    #[test]
+    fn a_mapping_changes_no_page() {
+        let mut product = settings("product");
+        product.include.clear();
+        product.parameters = Some(std::sync::Arc::new(|_: &Value| {
+            Ok(json!({ "query": { "id:in": "1,2", "limit": 1, "is_visible": true } }))
+        }));
+        let request = list_request(&product, &ids(&["1", "2"]), &At::Number(3), Purpose::Live).unwrap();
+        assert_eq!(shown(&request), "GET /v3/catalog/products?id:in=1,2&limit=250&is_visible=true&page=3");
     }
 
     #[test]

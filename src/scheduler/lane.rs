@@ -332,7 +332,9 @@ impl<S: Store> Lane<S> {
             Slot::Sweep => (Kind::Sweep, "sweep"),
             Slot::Ids => (Kind::Sweep, "ids"),
         };
-        self.begin(entity, (kind, mode, Some(slot)), (name, run), at);
+        // Two that are asked for in one moment are two scans.
+        let name = run.map_or_else(|| name.to_owned(), |run| format!("{name}-{run}"));
+        self.begin(entity, (kind, mode, Some(slot)), (&name, run), at);
     }
 
     /// Starts a scan, in memory: its first page writes it down.
@@ -414,7 +416,11 @@ impl<S: Store> Lane<S> {
         });
         let due = due.min().map(in_ms);
         let look = self.look_at.filter(|_| !self.is_looking);
-        let waits = self.scans.values().filter(|active| !active.is_busy);
+        // What rests waits for a signal, and what has no place for a reply: neither is a matter of time.
+        let waits = self
+            .scans
+            .values()
+            .filter(|active| !active.is_busy && !self.rests(active) && self.has_place(&active.scan().id));
         let open = self.closed_until.filter(|until| *until > at.now);
         let again = waits.map(|active| {
             let held = self.backlog.asked.map_or(at.now, |asked| asked + BACKLOG_AGE);

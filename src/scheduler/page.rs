@@ -103,10 +103,13 @@ pub fn request(
         set(&mut query, name, value.clone());
     }
     let request = Request { method: Method::Get, path, query, body: None, purpose: purpose(kind) };
-    match entry {
-        Some(entry) => adjusted(entry, request),
-        None => Ok(request),
+    let Some(entry) = entry else { return Ok(request) };
+    let mut request = adjusted(entry, request)?;
+    // Whatever the mapping says of pages: a page of another size or place would pass rows over.
+    for (name, value) in &ask.query {
+        set(&mut request.query, name, value.clone());
     }
+    Ok(request)
 }
 
 fn set(query: &mut Vec<(String, String)>, name: &str, value: String) {

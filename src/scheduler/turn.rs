@@ -44,7 +44,7 @@ impl<S: Store> Lane<S> {
         active.is_busy = false;
         let failure = match page {
             Ok(page) => {
-                (active.attempts, self.closed_until, self.refusals) = (0, None, 0);
+                (self.closed_until, self.refusals) = (None, 0);
                 match self.turn(id, (began_ms, page), at, meter) {
                     Ok(settled) => return settled,
                     Err(detail) => Failure::Garbled(detail),
@@ -147,6 +147,8 @@ impl<S: Store> Lane<S> {
         let number = active.scan().pages;
         let turned =
             active.saved.scan.turn(levels, &ask, &page.seen, &ids).map_err(|error| error.to_string())?;
+        // Only now: a page that makes no sense counts as a failure, however soundly it came.
+        active.attempts = 0;
         if total.is_some() {
             active.saved.scan.total = total;
         }

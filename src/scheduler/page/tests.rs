@@ -40,7 +40,7 @@ fn a_list_is_asked_for_what_is_read_along_and_since_when_it_changed() {
 }
 
 #[test]
-fn configured_parameters_join_and_a_mapping_has_the_last_word() {
+fn configured_parameters_join_and_a_mapping_changes_all_but_pages() {
     let shown_with = |change: &dyn Fn(&mut EntitySettings)| shown("coupon", &[], Mode::Whole, change);
     let query = |entry: &mut EntitySettings| {
         entry.query =
@@ -55,6 +55,12 @@ fn configured_parameters_join_and_a_mapping_has_the_last_word() {
         }));
     };
     assert!(shown_with(&mapped).contains("exclude_type=free"), "{}", shown_with(&mapped));
+    let smaller = |entry: &mut EntitySettings| {
+        entry.parameters = Some(std::sync::Arc::new(|_: &Value| {
+            Ok(serde_json::json!({ "query": { "limit": "2", "min_id": "9" } }))
+        }));
+    };
+    assert_eq!(shown_with(&smaller), "/v2/coupons?limit=250&min_id=1", "pages are the scan's own");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A store, its topics and a ledger in memory, and a loop that drives the stage as the runner does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(crate) struct FakeStore {
     pub(crate) calls: Mutex<Vec<String>>,
     /// What the next calls are answered instead.
     pub(crate) troubles: Mutex<Vec<Answer>>,
+    /// Rows come without their ids.
+    pub(crate) nameless: AtomicBool,
 }
 
 impl Store for FakeStore {
@@ -48,8 +51,9 @@ impl Store for FakeStore {
         let fits = |changed: i64| since.is_none_or(|since| changed >= since);
         let rows = things.range(from..).filter(|(_, changed)| fits(**changed));
         let total = rows.clone().count();
+        let name = if self.nameless.load(Ordering::Relaxed) { "number" } else { "id" };
         let rows: Vec<Value> =
-            rows.take(limit).map(|(id, at)| json!({ "id": id, "name": "x", "at": at })).collect();
+            rows.take(limit).map(|(id, at)| json!({ name: id, "name": "x", "at": at })).collect();
         let pages = total.div_ceil(limit).max(1);
         let pagination =
             json!({ "total": total, "per_page": limit, "current_page": 1, "total_pages": pages });
@@ -109,9 +113,9 @@ pub(crate) struct World {
     /// Everything that was committed besides the ledger.
     pub(crate) out: Vec<OutRecord>,
     wall_ms: Arc<Mutex<i64>>,
-    now: Instant,
+    pub(crate) now: Instant,
     schedule: (Option<Poll>, Option<Sweep>),
-    stage: Stage0,
+    pub(crate) stage: Stage0,
     offset: i64,
 }
 

@@ -1,6 +1,7 @@
 //! The leader's work against a store and topics in memory, with leaders that are replaced at any moment.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 use super::testing::{START_MS, World};
 use crate::model::hint::Cause;
 use crate::model::request::Answer;
+use crate::runtime::ports::Stage;
 use crate::scheduler::ports::Gap;
 use crate::scheduler::schedule::{Poll, Sweep};
 
@@ -118,6 +120,8 @@ async fn a_snapshot_rests_goes_on_and_stops_as_told() {
     world.signal(&json!({ "id": "p1", "type": "snapshot.pause", "snapshot": "s1" }));
     world.replace_leader();
     world.pass(MINUTE).await;
+    let wake = world.stage.wake_at().map(|at| at.saturating_duration_since(world.now));
+    assert!(wake.is_none_or(|wake| wake > Duration::from_secs(1)), "it is looked at again in {wake:?}");
     let rested = world.hints().len();
     assert!(rested < 40, "{rested} hints while it rests");
     world.signal(&json!({ "id": "r1", "type": "snapshot.resume", "snapshot": "s1" }));
@@ -162,6 +166,35 @@ async fn trouble_is_waited_out_and_a_refusal_ends_the_scan_until_its_next_time()
     fill(&world, [77], START_MS / 1_000 + 7_300);
     world.pass(MINUTE * 60).await;
     assert!(world.hinted().contains(&77), "the next one runs as if nothing had happened");
+}
+
+#[tokio::test]
+async fn a_list_that_makes_no_sense_is_given_up_until_its_next_time() {
+    let mut world = World::new(Some(poll()), None);
+    fill(&world, 1..=5, 1_000);
+    world.store.nameless.store(true, Ordering::Relaxed);
+    world.pass(MINUTE * 14).await;
+    assert_eq!(world.store.calls.lock().unwrap().len(), 5, "tries of one page");
+    let told = world.told();
+    assert!(told[0]["detail"].as_str().unwrap().contains("no row of the list has an id"), "{told:?}");
+    world.store.nameless.store(false, Ordering::Relaxed);
+    world.pass(MINUTE * 5).await;
+    assert_eq!(world.hinted().len(), 5);
+}
+
+#[tokio::test]
+async fn two_sweeps_that_are_asked_for_at_once_both_end() {
+    let mut world = World::new(None, None);
+    fill(&world, 1..=5, 1_000);
+    for id in ["s1", "s2"] {
+        world.signal(&json!({ "id": id, "type": "sweep.start", "store": "main" }));
+    }
+    world.pass(MINUTE).await;
+    let is_end = |told: &Value| told["type"] == "sweep.done" && told["entity"].is_null();
+    let ended: BTreeSet<String> =
+        world.told().iter().filter(|told| is_end(told)).map(|told| told["id"].to_string()).collect();
+    assert_eq!(ended.len(), 2, "{:?}", world.told());
+    assert_eq!(world.kept("scan/main/run/"), 0);
 }
 
 #[tokio::test]
