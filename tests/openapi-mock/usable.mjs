@@ -29,8 +29,11 @@ export function usable({ operation, path }, query, reply, pages) {
 /** The path's parameters in order: name in snake case, text. */
 function parametersOf(template, path) {
   const texts = path.split('/').map(decodeURIComponent);
-  return template.split('/').flatMap((segment, i) =>
+  const named = template.split('/').flatMap((segment, i) =>
     (/^\{.+\}$/.test(segment) ? [{ name: snake(segment.slice(1, -1)), text: texts[i], isLast: i === texts.length - 1 }] : []));
+  // A metafield calls what it belongs to `resource_id`, whatever the path calls it.
+  const owner = texts[texts.indexOf('metafields') - 1];
+  return template.includes('}/metafields') ? [...named, { name: 'resource_id', text: owner, isLast: false }] : named;
 }
 
 function one(object, { parameters }) {
