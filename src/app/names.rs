@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::catalog::{BadCatalog, Catalog, Entity, Fault, Scope};
 use crate::config::{EntityNames, RowFault};
+use crate::scheduler::scan::{Level, levels};
 
 impl EntityNames for Catalog {
     fn resolve(&self, name: &str) -> Option<String> {
@@ -43,6 +44,11 @@ impl EntityNames for Catalog {
         let default =
             |e: &Arc<Entity>| e.include.iter().filter(|i| i.default).map(|i| i.name.clone()).collect();
         self.entity(entity).map(default).unwrap_or_default()
+    }
+
+    fn places(&self, entity: &str) -> Vec<String> {
+        let levels = self.entity(entity).and_then(|entity| levels(self, entity)).unwrap_or_default();
+        levels.iter().flat_map(Level::names).collect()
     }
 
     fn actions(&self, entity: &str) -> Vec<String> {

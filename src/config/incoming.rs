@@ -13,6 +13,7 @@ use super::settings::{
 use super::template::Hole;
 use super::tree::Value;
 use super::values;
+use crate::model::ids::check_part;
 use crate::transform::Mapping;
 
 pub(super) const KEYS: &[&str] = &[
@@ -131,7 +132,7 @@ fn entry(
         scopes: scopes(cx, section, &base),
         include: include(cx, section, &known),
         query: pairs(cx, section, "query"),
-        path: pairs(cx, section, "path"),
+        path: path(cx, section, &known),
         parameters: section.mapping(cx, "parameters").unwrap_or(base.parameters),
         filter: section.mapping(cx, "filter").filter(|filter| !filter.is_identity()),
         transform: section.mapping(cx, "transform").unwrap_or(base.transform),
@@ -268,6 +269,30 @@ fn pairs(cx: &mut Reading<'_>, section: &Section<'_>, key: &str) -> BTreeMap<Str
     pairs
 }
 
+/// Ids that the entity's lists begin with, by the name that their paths give them.
+fn path(cx: &mut Reading<'_>, section: &Section<'_>, entity: &str) -> BTreeMap<String, String> {
+    let Some(node) = section.get("path") else { return BTreeMap::new() };
+    let at = section.path_of("path");
+    let pairs = pairs(cx, section, "path");
+    let places = cx.names.places(entity);
+    let Value::Map(entries) = &node.value else { return pairs };
+    for (key, node) in entries {
+        let name = &key.name;
+        if !places.contains(name) && !entity.is_empty() {
+            let message = format!("`{at}.{name}` is in no path that lists entity `{entity}`");
+            let allowed = if places.is_empty() { "nothing".to_owned() } else { places.join(", ") };
+            let help = closest(name, places.iter().map(String::as_str));
+            let help = help.map(|place| format!("did you mean `{place}`?")).unwrap_or_default();
+            cx.wrong(Mistake::new(&key.at, message, allowed).help(help));
+        }
+        if let Some(Err(bad)) = pairs.get(name).map(|value| check_part(value)) {
+            let message = format!("`{at}.{name}` is no id: {bad}");
+            cx.wrong(Mistake::new(&node.at, message, "an id of the store"));
+        }
+    }
+    pairs
+}
+
 /// `poll: 15m` or `poll: { every: 15m, at_start: true, full: 24h }`.
 fn poll(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<PollSettings> {
     let (every, inner) = every(cx, section, "poll", POLL_KEYS)?;
@@ -311,5 +336,7 @@ fn every<'n>(
     if inner.get("every").is_none() {
         inner.missing(cx, "every", "a time such as 15m");
     }
-    Some((inner.duration(cx, "every", EVERY)?, Some(inner)))
+    // Wrong or missing is a mistake already, and must not hide those beside it.
+    let every = inner.duration(cx, "every", EVERY).unwrap_or(defaults::FULL);
+    Some((every, Some(inner)))
 }

@@ -29,6 +29,11 @@ pub trait EntityNames {
     fn default_includes(&self, _entity: &str) -> Vec<String> {
         Vec::new()
     }
+    /// What the paths of its list, and of the lists that lead to it, want filled; none where it is listed nowhere or
+    /// stands below nothing.
+    fn places(&self, _entity: &str) -> Vec<String> {
+        Vec::new()
+    }
     /// The actions of an entity.
     fn actions(&self, entity: &str) -> Vec<String>;
     /// The entities that are bridged when the file has no `incoming`.

@@ -86,7 +86,7 @@ impl Level {
     }
 
     /// The parts of a parent's id that it needs, in its path and its query.
-    fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let in_query = |value: &String| {
             let name = value.strip_prefix('{')?.strip_suffix('}')?;
             Some(name.to_owned())

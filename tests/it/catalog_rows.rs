@@ -70,3 +70,23 @@ fn scopes_of_single_channels_are_meant_only_when_they_are_named() {
     let lines = scopes("incoming: [{ entity: cart, scopes: ['store/cart/lineItem/*'] }]\n");
     assert_eq!(lines.len(), 3);
 }
+
+#[test]
+fn a_path_is_made_of_ids_that_the_lists_of_the_entity_want() {
+    let of = |path: &str| load(&format!("incoming: [{{ entity: order_message, poll: 1h, path: {path} }}]\n"));
+    assert_eq!(of("{ order_id: 100 }").unwrap().incoming[0].path["order_id"], "100");
+    let wrong = of("{ ordr_id: 100 }").unwrap_err();
+    assert!(wrong.contains("did you mean `order_id`?"), "{wrong}");
+    for bad in ["..", "''", "1/../2", "'%2f'", "0", "https://example.com"] {
+        let wrong = of(&format!("{{ order_id: {bad} }}")).unwrap_err();
+        assert!(wrong.contains("`incoming[0].path.order_id` is no id"), "{bad}: {wrong}");
+    }
+    let brand = load("incoming: [{ entity: brand, poll: 1h, path: { brand_id: 3 } }]\n").unwrap_err();
+    assert!(brand.contains("allowed: nothing"), "{brand}");
+}
+
+#[test]
+fn a_wrong_interval_hides_no_other_mistake() {
+    let wrong = load("incoming: [{ entity: brand, poll: { every: 1y, at_start: maybe } }]\n").unwrap_err();
+    assert!(wrong.contains("poll.every") && wrong.contains("poll.at_start"), "{wrong}");
+}
