@@ -105,6 +105,11 @@ impl Checkpoint {
         opened - self.settled.iter().take(opened).filter(|settled| **settled).count()
     }
 
+    /// Offsets from the lowest open record to the highest that was opened.
+    pub fn width(&self) -> i64 {
+        self.base.map_or(0, |base| (self.high - base).max(0))
+    }
+
     /// Whether `offset` is settled by what was committed as `(next, metadata)`.
     pub fn covers(next: i64, metadata: &str, offset: i64) -> bool {
         Self::resume(Some(next), metadata).is_settled(offset)

@@ -16,6 +16,9 @@ use crate::model::ids::EntityId;
 
 /// Lists of one entity and urgency that are read at once. While two are under way, the next batch grows.
 const MAX_LISTS: usize = 2;
+/// Quiet windows between two reads of one entity by a list that takes all that is due: with the default one read a second,
+/// a fifth of the requests that the smallest plan allows.
+const COMPANY: u32 = 4;
 /// Single entities of one kind that are read at once, where no list exists: for callbacks, and for the rest.
 const MAX_SINGLES: [usize; 2] = [8, 2];
 /// First and longest pause of an entity whose reads fail: BigCommerce asks for patience after a 5xx.
@@ -153,13 +156,23 @@ impl Line {
             self.reading.insert(id.clone(), gathering);
         }
         self.running[urgency as usize] += 1;
-        // Lists are spaced by the quiet window, so that a burst fills few of them; a full one needs no company.
-        if let Plan::Many(ids) = &plan
-            && ids.len() < plan::most_in_one(&self.settings)
-        {
-            self.open_at[urgency as usize] = Some(now + self.settings.windows.quiet);
-        }
+        self.space(&plan, urgency, now);
         Some(Start { plan, urgency, cause: cause.expect("a gathering is never empty") })
+    }
+
+    /// Spaces the reads of what a list can bring, so that few of them are full rather than many empty. A full one needs
+    /// no company, nor does what no list brings.
+    fn space(&mut self, plan: &Plan, urgency: Urgency, now: Instant) {
+        let is_full = plan.ids().len() >= plan::most_in_one(&self.settings);
+        if self.settings.row.read.many.is_none() || is_full {
+            return;
+        }
+        let quiet = self.settings.windows.quiet;
+        if self.coalescer.due(urgency, now).next().is_none() {
+            self.open_at[urgency as usize] = Some(now + quiet * COMPANY);
+        } else if matches!(plan, Plan::Many(_)) {
+            self.open_at[urgency as usize] = Some(now + quiet);
+        }
     }
 
     /// When `next` may have something, if nothing else happens.

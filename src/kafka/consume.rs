@@ -12,7 +12,7 @@
 //! Outages are not errors: librdkafka reconnects, and says so in the log. [`ConsumeError`] is for what a person
 //! has to look at. While paused, `next` must still be called: it keeps the membership alive (K12).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,8 +35,9 @@ use crate::runtime::ports::{Consume, Consumed};
 /// A member whose owner does not call `next` for this long is expelled (`max.poll.interval.ms`); it also bounds
 /// how long a revocation may be answered. Longer than the slowest request and its hand-over.
 pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(120);
-/// A member that dies is expelled after this (`session.timeout.ms`).
-pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// A member that dies is expelled after this (`session.timeout.ms`), and only then has its work a new owner: the least
+/// that brokers allow (`group.min.session.timeout.ms`). A live member that is expelled is fenced, and joins again.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// One try at asking the broker for offsets or seeking.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tries of [`GroupConsumer::committed`]: outlasts an open transaction of a dead owner (10 s) and an election.
@@ -88,6 +89,8 @@ pub struct GroupConsumer {
     group: String,
     topics: TopicNames,
     paused: bool,
+    /// Partitions whose flow is stopped on its own.
+    held: BTreeSet<Partition>,
     phase: Phase,
 }
 
@@ -124,7 +127,7 @@ impl GroupConsumer {
             &[
                 ("max.poll.interval.ms", &poll_ms),
                 ("session.timeout.ms", &session_ms),
-                ("heartbeat.interval.ms", "3000"),
+                ("heartbeat.interval.ms", "1500"),
                 ("partition.assignment.strategy", "range"),
                 // Notice new partitions of a subscribed topic, and a topic that is created late.
                 ("topic.metadata.refresh.interval.ms", "10000"),
@@ -140,6 +143,7 @@ impl GroupConsumer {
             group: group.to_owned(),
             topics: TopicNames::default(),
             paused: false,
+            held: BTreeSet::new(),
             phase: Phase::Steady,
         })
     }
@@ -174,7 +178,7 @@ impl GroupConsumer {
             match &mut self.phase {
                 Phase::Assigning(..) => return self.assign().await.map(|all| Some(Consumed::Assigned(all))),
                 Phase::Revoking => {
-                    self.call("giving up partitions", |c| c.unassign())?;
+                    self.give_up()?;
                     self.phase = Phase::Steady;
                 }
                 Phase::Steady => match self.consumer.context().take(&mut self.topics) {
@@ -187,6 +191,14 @@ impl GroupConsumer {
                 },
             }
         }
+    }
+
+    fn give_up(&mut self) -> Result<(), ConsumeError> {
+        // librdkafka would remember that a partition was paused, and keep it so when it comes back.
+        let assigned = self.assignment()?;
+        self.call("resuming", |c| c.resume(&assigned))?;
+        self.held.clear();
+        self.call("giving up partitions", |c| c.unassign())
     }
 
     /// Asks what is committed until there is an answer, then lets librdkafka fetch from there.
@@ -241,14 +253,32 @@ impl GroupConsumer {
         self.pause(false)
     }
 
+    /// Stops or resumes the flow of one partition, until the assignment ends.
+    ///
+    /// # Errors
+    /// When librdkafka refuses.
+    pub fn hold(&mut self, partition: &Partition, held: bool) -> Result<(), ConsumeError> {
+        let changed = if held { self.held.insert(partition.clone()) } else { self.held.remove(partition) };
+        if !changed || self.paused {
+            return Ok(());
+        }
+        let list = convert::list_of([partition]);
+        if held {
+            self.call("pausing a partition", |c| c.pause(&list))
+        } else {
+            self.call("resuming a partition", |c| c.resume(&list))
+        }
+    }
+
     fn pause(&mut self, paused: bool) -> Result<(), ConsumeError> {
         self.paused = paused;
         let assigned = self.assignment()?;
         if paused {
-            self.call("pausing", |c| c.pause(&assigned))
-        } else {
-            self.call("resuming", |c| c.resume(&assigned))
+            return self.call("pausing", |c| c.pause(&assigned));
         }
+        let assigned = convert::partitions(&assigned, &mut self.topics);
+        let list = convert::list_of(assigned.iter().filter(|partition| !self.held.contains(partition)));
+        self.call("resuming", |c| c.resume(&list))
     }
 
     /// Proof of membership, taken now; none before the first assignment of a group that was never joined.
@@ -350,6 +380,10 @@ impl Consume for GroupConsumer {
 
     fn pause(&mut self, paused: bool) -> Result<(), ConsumeError> {
         GroupConsumer::pause(self, paused)
+    }
+
+    fn hold(&mut self, partition: &Partition, held: bool) -> Result<(), ConsumeError> {
+        GroupConsumer::hold(self, partition, held)
     }
 
     fn group(&self) -> Option<GroupHandle> {

@@ -30,6 +30,9 @@ pub trait Consume: Send {
     fn next(&mut self) -> impl Future<Output = Result<Consumed, Self::Error>> + Send;
     /// Stops and resumes the flow of records, of later assignments as well; membership is kept up all the while.
     fn pause(&mut self, paused: bool) -> Result<(), Self::Error>;
+    /// Stops and resumes the flow of one assigned partition; the next assignment begins with none stopped. A record or
+    /// two of it may still follow.
+    fn hold(&mut self, partition: &Partition, held: bool) -> Result<(), Self::Error>;
     /// Proof of membership, taken now.
     fn group(&self) -> Option<Self::Group>;
     /// What is committed for the assigned partitions, asked of the broker now.

@@ -7,9 +7,10 @@
 //!   it settled no record, the ledger is asked instead;
 //! - when partitions are taken away, everything in memory is dropped, and what is still running counts for nothing.
 //!
-//! Bounded: open records and their bytes, records in one transaction, retries of one transaction. At a bound
-//! the consumer pauses and keeps its membership. It ends with an error when Kafka cannot be used at all.
+//! Bounded: open records and their bytes, in all and of each partition, records in one transaction, retries of one
+//! transaction. At a bound the consumer pauses, or one partition of it, and keeps its membership. It ends with an error when Kafka cannot be used at all.
 
+mod held;
 mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,16 +22,12 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use self::waits::{next_event, size_of, sleep_until};
+use self::held::Held;
+use self::waits::{next_event, sleep_until};
 use super::ports::{Consume, Consumed, NotCommitted, Produce, Recall, Settled, Stage};
-use crate::engine::checkpoint::{Checkpoint, Opened};
+use crate::engine::checkpoint::Checkpoint;
 use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
 
-/// Records open at once. Hints are small and a thousand of them cost one read, so more buys nothing; with a
-/// payload limit of 1 MiB the byte bound below holds first.
-const MAX_OPEN: usize = 60_000;
-/// Bytes of open records: an eighth of the memory that the bridge promises to stay below (512 MiB).
-const MAX_OPEN_BYTES: usize = 64 << 20;
 /// Records of one transaction: enough to make its two round trips cheap, few enough to finish far inside the
 /// transaction timeout.
 const MAX_TRANSACTION_RECORDS: usize = 2_000;
@@ -91,14 +88,10 @@ pub struct Runner<C: Consume, P, R, S: Stage, W> {
     stage: S,
     watch: W,
     jobs: JoinSet<S::Done>,
-    checkpoints: BTreeMap<Partition, Checkpoint>,
-    /// Every open record and its size in bytes.
-    open: BTreeMap<Position, usize>,
-    open_bytes: usize,
-    /// Records that were consumed and do not fit yet.
-    stash: VecDeque<InRecord>,
+    /// What is assigned, and what is open of it.
+    held: Held,
     /// A change of membership that was met among records.
-    held: Option<Consumed>,
+    pending: Option<Consumed>,
     settled: VecDeque<Settled>,
     /// A transaction that must be tried again before any other.
     again: Option<Batch>,
@@ -127,11 +120,8 @@ where
             stage,
             watch,
             jobs: JoinSet::new(),
-            checkpoints: BTreeMap::new(),
-            open: BTreeMap::new(),
-            open_bytes: 0,
-            stash: VecDeque::new(),
-            held: None,
+            held: Held::default(),
+            pending: None,
             settled: VecDeque::new(),
             again: None,
             paused: false,
@@ -176,7 +166,7 @@ where
                 // transactions and jobs are bounded by those begun, and what is due is started before each round.
                 biased;
                 () = &mut drain, if stop_at.is_none() => {
-                    info!(runner = self.name, open = self.open.len(), "draining: no more records are taken");
+                    info!(runner = self.name, open = self.held.open(), "draining: no more records are taken");
                     stop_at = Some(now() + grace);
                 }
                 (producer, batch, result) = wait(&mut committing) => {
@@ -185,7 +175,7 @@ where
                     self.ended(batch, result).await?;
                 }
                 Some(done) = self.jobs.join_next() => self.collect(done),
-                event = next_event(&mut self.held, &mut self.consumer) => match event {
+                event = next_event(&mut self.pending, &mut self.consumer) => match event {
                     Ok(Consumed::Record(record)) => self.take_records(record)?,
                     Ok(membership) => {
                         // The running transaction must have ended before anybody asks what is committed.
@@ -204,9 +194,11 @@ where
     /// Everything that can be done without waiting.
     fn step(&mut self, draining: bool, committing: &mut Option<Committing<P>>) -> Result<(), RunnerError> {
         if draining {
-            self.stash.clear();
+            self.held.drop_waiting();
         } else {
-            self.take_stash();
+            while let Some(record) = self.held.next_waiting() {
+                self.accept(record);
+            }
             for job in self.stage.start(now()) {
                 self.jobs.spawn(job);
             }
@@ -214,16 +206,26 @@ where
         if committing.is_none() {
             *committing = self.begin();
         }
-        self.watch.open(self.open.len());
+        self.watch.open(self.held.open());
         if self.fenced_until().is_some_and(|until| now() >= until) {
             let why = NotCommitted::Fenced("no new assignment followed within a minute".into());
             return Err(RunnerError::Produce(self.name, why));
         }
-        let pause = draining || self.is_full();
+        let pause = draining || self.held.is_full(self.paused);
         if pause != self.paused {
-            debug!(runner = self.name, pause, open = self.open.len(), "the flow of records changes");
+            debug!(runner = self.name, pause, open = self.held.open(), "the flow of records changes");
             self.consumer.pause(pause).map_err(|e| RunnerError::Consume(self.name, Box::new(e)))?;
             self.paused = pause;
+        }
+        self.regulate()
+    }
+
+    /// Stops the flow of partitions that are full, and lets it go on where there is room again.
+    fn regulate(&mut self) -> Result<(), RunnerError> {
+        for (partition, stop) in self.held.flow() {
+            debug!(runner = self.name, partition = partition.number, stop, "the flow of a partition changes");
+            let stopped = self.consumer.hold(&partition, stop);
+            stopped.map_err(|e| RunnerError::Consume(self.name, Box::new(e)))?;
         }
         Ok(())
     }
@@ -237,50 +239,41 @@ where
         self.jobs.is_empty() && self.settled.is_empty() && self.again.is_none()
     }
 
-    fn is_full(&self) -> bool {
-        !self.stash.is_empty() || self.open.len() >= MAX_OPEN || self.open_bytes >= MAX_OPEN_BYTES
-    }
-
     /// Takes a record and those that wait right behind it.
     fn take_records(&mut self, first: InRecord) -> Result<(), RunnerError> {
-        self.stash.push_back(first);
+        let mut next = first;
         for _ in 1..MAX_TAKEN {
-            self.take_stash();
-            if self.is_full() {
-                break;
+            self.take(next)?;
+            if self.held.is_full(self.paused) {
+                return Ok(());
             }
             match self.consumer.next().now_or_never() {
-                None => break,
-                Some(Ok(Consumed::Record(record))) => self.stash.push_back(record),
+                None => return Ok(()),
+                Some(Ok(Consumed::Record(record))) => next = record,
                 Some(Ok(membership)) => {
-                    self.held = Some(membership);
-                    break;
+                    self.pending = Some(membership);
+                    return Ok(());
                 }
                 Some(Err(error)) => return Err(RunnerError::Consume(self.name, Box::new(error))),
             }
         }
-        Ok(())
+        self.take(next)
     }
 
-    fn take_stash(&mut self) {
-        while let Some(record) = self.stash.pop_front() {
-            // Without a checkpoint it is of an assignment that is over.
-            let Some(checkpoint) = self.checkpoints.get_mut(&record.position.partition) else { continue };
-            match checkpoint.open(record.position.offset) {
-                Opened::Settled => {}
-                Opened::Full => {
-                    self.stash.push_front(record);
-                    return;
-                }
-                Opened::New => {
-                    let size = size_of(&record);
-                    self.open_bytes += size;
-                    self.open.insert(record.position.clone(), size);
-                    let settled = self.stage.accept(record, now());
-                    self.settled.extend(settled);
-                }
+    fn take(&mut self, record: InRecord) -> Result<(), RunnerError> {
+        match self.held.offer(record) {
+            Some(record) => {
+                self.accept(record);
+                Ok(())
             }
+            // At once, so that few records are kept that do not fit.
+            None => self.regulate(),
         }
+    }
+
+    fn accept(&mut self, record: InRecord) {
+        let settled = self.stage.accept(record, now());
+        self.settled.extend(settled);
     }
 
     fn collect(&mut self, done: Result<S::Done, tokio::task::JoinError>) {
@@ -318,17 +311,9 @@ where
         touched.sort_unstable();
         touched.dedup();
         for position in &batch.positions {
-            if let Some(checkpoint) = self.checkpoints.get_mut(&position.partition) {
-                checkpoint.settle(position.offset);
-            }
+            self.held.settle(position);
         }
-        batch.offsets = touched
-            .into_iter()
-            .filter_map(|partition| {
-                let (next, metadata) = self.checkpoints.get(partition)?.commit()?;
-                Some(OffsetCommit { partition: partition.clone(), next, metadata })
-            })
-            .collect();
+        batch.offsets = touched.into_iter().filter_map(|partition| self.held.commit(partition)).collect();
         batch
     }
 
@@ -367,7 +352,7 @@ where
 
     fn close(&mut self, batch: &Batch, took: Duration) {
         for position in &batch.positions {
-            self.open_bytes -= self.open.remove(position).unwrap_or(0);
+            self.held.close(position);
         }
         self.watch.transaction(true, &batch.records, took);
     }
@@ -389,7 +374,7 @@ where
 
     /// Whether a record of the batch is the last one of its key in the ledger of this assignment.
     async fn is_in_ledger(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
-        let partitions: Vec<Partition> = self.checkpoints.keys().cloned().collect();
+        let partitions: Vec<Partition> = self.held.partitions().cloned().collect();
         for partition in partitions {
             let ledger = self.read_ledger(&partition).await?;
             let stands = |record: &OutRecord| {
@@ -427,14 +412,12 @@ where
         self.identify(owner).await?;
         // Asked again: only now is it certain that no earlier transaction of this identity is still open.
         for assignment in self.committed().await? {
-            let partition = assignment.partition;
-            let ledger = self.read_ledger(&partition).await?;
-            self.stage.restore(&partition, ledger);
-            self.checkpoints
-                .insert(partition, Checkpoint::resume(assignment.committed, &assignment.metadata));
+            let ledger = self.read_ledger(&assignment.partition).await?;
+            self.stage.restore(&assignment.partition, ledger);
+            self.held.assign(assignment);
         }
-        info!(runner = self.name, partitions = self.checkpoints.len(), "partitions were assigned");
-        self.watch.assigned(self.checkpoints.len());
+        info!(runner = self.name, partitions = self.held.partitions().len(), "partitions were assigned");
+        self.watch.assigned(self.held.partitions().len());
         Ok(())
     }
 
@@ -459,10 +442,7 @@ where
     fn forget(&mut self) {
         self.jobs = JoinSet::new();
         self.stage.reset();
-        self.checkpoints.clear();
-        self.open.clear();
-        self.open_bytes = 0;
-        self.stash.clear();
+        self.held = Held::default();
         self.settled.clear();
         self.again = None;
     }

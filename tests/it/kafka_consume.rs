@@ -17,6 +17,7 @@ on_both_brokers!(
     a_new_group_starts_at_the_beginning_and_a_known_one_where_it_has_committed,
     nothing_is_lost_when_next_is_dropped_half_way,
     a_paused_member_is_given_nothing_until_it_resumes,
+    a_held_partition_gives_nothing_while_the_other_flows_and_a_new_assignment_frees_it,
     a_seek_goes_back,
     a_member_that_closes_hands_over_to_the_next,
     an_offset_that_is_gone_is_an_error,
@@ -89,6 +90,53 @@ async fn a_paused_member_is_given_nothing_until_it_resumes(lab: Lab) {
     assert!(quiet.is_err(), "{quiet:?}");
     member.resume_all().unwrap();
     assert_eq!(values(&[next_record(&mut member).await, next_record(&mut member).await]), ["1", "2"]);
+}
+
+async fn a_held_partition_gives_nothing_while_the_other_flows_and_a_new_assignment_frees_it(lab: Lab) {
+    let topic = lab.topic("in", 2).await;
+    let to = |number: i32, values: std::ops::Range<u32>| {
+        let record = |n: u32| OutRecord { partition: Some(number), ..record(&topic, "k", &n.to_string()) };
+        values.map(record).collect::<Vec<_>>()
+    };
+    let producer = IntakeProducer::new(lab.client.clone(), PATIENCE).unwrap();
+    producer.append(to(0, 0..50), PATIENCE).await.unwrap();
+    let group = unique("group");
+    let mut member = GroupConsumer::join(&lab.client, &group, &[&topic]).unwrap();
+    assigned(&mut member).await;
+    assert_eq!(values(&[next_record(&mut member).await]), ["0"]);
+    // The rest of the partition may have been fetched by now.
+    member.hold(&partition(&topic, 0), true).unwrap();
+    producer.append(to(1, 100..103), PATIENCE).await.unwrap();
+    for expected in ["100", "101", "102"] {
+        assert_eq!(values(&[next_record(&mut member).await]), [expected]);
+    }
+    // What is paused in all and resumed leaves it as it is.
+    member.pause_all().unwrap();
+    member.resume_all().unwrap();
+    let quiet = tokio::time::timeout(Duration::from_millis(700), member.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    member.hold(&partition(&topic, 0), false).unwrap();
+    assert_eq!(values(&[next_record(&mut member).await, next_record(&mut member).await]), ["1", "2"]);
+
+    member.hold(&partition(&topic, 0), true).unwrap();
+    let second = GroupConsumer::join(&lab.client, &group, &[&topic]).unwrap();
+    let second = bcbridge::runtime::spawn("the second member", async move {
+        let mut second = second;
+        assigned(&mut second).await;
+        second.close().await;
+    });
+    // Whatever was committed for it, which is nothing: it flows from its beginning.
+    let freed = async {
+        loop {
+            match member.next().await.unwrap() {
+                Consumed::Record(record) if record.position.partition.number == 0 => return record,
+                _ => {}
+            }
+        }
+    };
+    let record = tokio::time::timeout(PATIENCE, freed).await.unwrap();
+    assert_eq!(values(&[record]), ["0"]);
+    second.await.unwrap();
 }
 
 async fn a_seek_goes_back(lab: Lab) {

@@ -2,7 +2,7 @@
 //! together or never, fencing by group generation and by producer epoch, offsets that cannot be read while a
 //! transaction on them is open, transaction markers and aborted records as gaps of the log.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,7 +14,11 @@ use super::world::World;
 use crate::engine::checkpoint::Checkpoint;
 use crate::model::hint::header;
 use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
-use crate::runtime::ports::{Consume, Consumed, NotCommitted, Produce};
+use crate::runtime::ports::{Consume, Consumed};
+
+mod producer;
+
+pub(super) use producer::Producer;
 
 pub(super) const INTAKE: &str = "bigcommerce.main.webhooks";
 pub(super) const LEDGER: &str = "bigcommerce.main.ledger";
@@ -39,6 +43,8 @@ struct Member {
     /// Where it reads on, by partition.
     assigned: BTreeMap<i32, usize>,
     paused: bool,
+    /// Partitions that are stopped on their own, of this assignment.
+    held: BTreeSet<i32>,
     /// When each record was handed to it, of this assignment.
     delivered: HashMap<(i32, i64), i64>,
 }
@@ -144,9 +150,10 @@ impl Broker {
         self.lock().members.get(&member)?.generation
     }
 
-    /// Whether a member takes no records.
+    /// Whether a member takes no records of some partition.
     pub(super) fn is_paused(&self, member: u64) -> bool {
-        self.lock().members[&member].paused
+        let member = &self.lock().members[&member];
+        member.paused || !member.held.is_empty()
     }
 
     /// Whether every record of the intake is covered by what is committed.
@@ -314,6 +321,7 @@ impl Consumer {
             Some(Told::Revoked) => {
                 member.generation = None;
                 member.assigned.clear();
+                member.held.clear();
                 member.delivered.clear();
                 return Some(Consumed::Revoked);
             }
@@ -332,7 +340,8 @@ impl Consumer {
             None if member.paused => return None,
             None => {}
         }
-        for (partition, at) in &mut member.assigned {
+        let flows = |partition: &i32| !member.held.contains(partition);
+        for (partition, at) in member.assigned.iter_mut().filter(|(partition, _)| flows(partition)) {
             let log = &intake[*partition as usize];
             while log.get(*at).is_some_and(Option::is_none) {
                 *at += 1;
@@ -386,6 +395,17 @@ impl Consume for Consumer {
         Ok(())
     }
 
+    fn hold(&mut self, partition: &Partition, held: bool) -> Result<(), Never> {
+        if let Some(member) = self.broker.lock().members.get_mut(&self.member) {
+            match held {
+                true => member.held.insert(partition.number),
+                false => member.held.remove(&partition.number),
+            };
+        }
+        self.broker.changed.notify_waiters();
+        Ok(())
+    }
+
     fn group(&self) -> Option<(u64, u64)> {
         Some((self.member, self.broker.generation(self.member)?))
     }
@@ -404,93 +424,5 @@ impl Consume for Consumer {
             self.broker.world.saw("unstable offsets");
             changed.await;
         }
-    }
-}
-
-/// A transactional producer.
-pub(super) struct Producer {
-    pub(super) broker: Broker,
-    pub(super) owner: String,
-    pub(super) epoch: u64,
-}
-
-impl Producer {
-    /// Sends the records and the offsets; the number of the open transaction.
-    fn send(
-        &self,
-        records: Vec<OutRecord>,
-        offsets: Vec<OffsetCommit>,
-        (member, generation): (u64, u64),
-    ) -> Result<u64, NotCommitted> {
-        let (world, faults) = (&self.broker.world, self.broker.world.faults());
-        let mut state = self.broker.lock();
-        if state.epochs.get(&self.owner) != Some(&self.epoch) || world.chance(faults.fence) {
-            world.saw("fenced producer");
-            state.leave_gaps(&records);
-            return Err(NotCommitted::Fenced("a newer producer has the id".into()));
-        }
-        if world.chance(faults.abort) {
-            world.saw("aborted");
-            state.leave_gaps(&records);
-            return Err(NotCommitted::Aborted("as the dice have it".into()));
-        }
-        if !state.members.contains_key(&member) || state.generation != generation {
-            world.saw("fenced generation");
-            state.leave_gaps(&records);
-            return Err(NotCommitted::Fenced("the generation is over".into()));
-        }
-        records.iter().for_each(|record| state.check_read_after_consumed(record, member));
-        state.transactions += 1;
-        let number = state.transactions;
-        drop(state);
-        self.broker.stage(Open { number, owner: self.owner.clone(), records, offsets });
-        Ok(number)
-    }
-}
-
-impl Produce<(u64, u64)> for Producer {
-    async fn commit(
-        &mut self,
-        records: Vec<OutRecord>,
-        offsets: Vec<OffsetCommit>,
-        group: (u64, u64),
-    ) -> Result<(), NotCommitted> {
-        let world = self.broker.world.clone();
-        world.pause(1..20).await;
-        let number = self.send(records, offsets, group)?;
-        let (landing, broker) = (Duration::from_millis(world.draw(1..60)), self.broker.clone());
-        let is_unknown = world.chance(world.faults().unknown);
-        let ended = if world.chance(0.5) {
-            // The request is on its way: it lands even if its sender is dead by then.
-            let flight = crate::runtime::spawn("end of a transaction", async move {
-                tokio::time::sleep(landing).await;
-                broker.end(number)
-            });
-            let heard = if is_unknown { world.draw(1..60) } else { 1_000 };
-            let heard = tokio::time::timeout(Duration::from_millis(heard), flight).await;
-            heard.is_ok_and(Result::unwrap)
-        } else {
-            tokio::time::sleep(landing).await;
-            (!is_unknown || world.chance(0.5)) && broker.end(number)
-        };
-        if is_unknown {
-            world.saw("unknown");
-            // As the real one does: a new producer settles it, before anybody is told.
-            self.epoch = self.broker.fence(&self.owner);
-            return Err(NotCommitted::Unknown("no answer in time".into()));
-        }
-        world.pause(1..20).await;
-        if ended { Ok(()) } else { Err(NotCommitted::Fenced("ended by another".into())) }
-    }
-
-    async fn identify(&mut self, owner: &Partition) -> Result<(), NotCommitted> {
-        let world = self.broker.world.clone();
-        world.pause(1..50).await;
-        if world.chance(world.faults().abort) {
-            return Err(NotCommitted::Aborted("not reached in time".into()));
-        }
-        self.owner = format!("bridge-{}", owner.number);
-        self.epoch = self.broker.fence(&self.owner);
-        Ok(())
     }
 }

@@ -486,7 +486,7 @@ fn a_hint_that_joins_a_wait_for_a_newer_state_waits_its_own_time() {
     bench.update("product/1");
     assert!(bench.pass(Duration::from_secs(20)).is_empty());
     bench.update("product/1");
-    let settled = bench.pass(Duration::from_secs(17));
+    let settled = bench.pass(Duration::from_secs(18));
     assert_eq!(offsets(&settled[..1]), [2], "the second waited for 36 s, the third did not");
     assert_eq!(header(&settled[0].records[0], "bc_suspect_stale"), "1");
     assert_eq!(offsets(&settled[1..]), [3], "it has a read of its own");

@@ -1,4 +1,5 @@
-//! Transactions of unknown outcome that settle no record: the ledger tells what became of them.
+//! Transactions of unknown outcome that settle no record: the ledger tells what became of them. And, in `backlog`, what
+//! a partition that is far behind means for the others.
 
 use std::sync::{Arc, Mutex};
 
@@ -35,6 +36,10 @@ impl Consume for Member {
     }
 
     fn pause(&mut self, _: bool) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn hold(&mut self, _: &Partition, _: bool) -> Result<(), Never> {
         Ok(())
     }
 
@@ -171,3 +176,5 @@ async fn a_transaction_without_offsets_is_tried_again_only_if_it_did_not_count()
         assert!(*broker.commits.lock().unwrap() <= 9, "{doubtful:?}: nothing counts twice");
     }
 }
+
+mod backlog;

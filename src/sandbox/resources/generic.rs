@@ -296,7 +296,8 @@ fn is_known(spec: &Spec, name: &str) -> bool {
 fn sorted(spec: &'static Spec, call: &Call<'_>, keys: &[Key]) -> Option<Vec<Key>> {
     let by = call.query.get("sort")?;
     let (name, way) = by.split_once(':').unwrap_or((by, call.query.get("direction").unwrap_or("asc")));
-    if !spec.template.contains_key(name) {
+    // They are in the order of ids already.
+    if !spec.template.contains_key(name) || name == spec.id && way != "desc" {
         return None;
     }
     let table = call.state.table(spec);
