@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::sync::watch;
@@ -34,6 +34,9 @@ const GRACE: Duration = Duration::from_secs(8);
 const AGAIN: Backoff =
     Backoff { floor: Duration::from_millis(500), base: Duration::from_secs(1), cap: Duration::from_secs(60) };
 
+/// A loop that ran so long was no failure in a row.
+const WELL: Duration = Duration::from_secs(300);
+
 /// What the leader's work is built from.
 #[derive(Clone)]
 pub(super) struct Ground {
@@ -55,8 +58,12 @@ pub(super) fn start(ground: Ground, stores: watch::Receiver<Arc<InForce>>, lifec
 
 /// Runs the loop, and again after it failed.
 async fn lead(ground: Ground, in_force: Arc<InForce>, drain: Drain) {
-    for failures in 0_u32.. {
+    let mut failures = 0_u32;
+    loop {
+        let began = Instant::now();
         let Err(error) = run(&ground, &in_force, drain.clone()).await else { return };
+        // What held for a while was well in between.
+        failures = if began.elapsed() > WELL { 0 } else { failures.saturating_add(1) };
         let pause = AGAIN.delay(failures, rand::random());
         error!(
             error = format!("{error:#}"),

@@ -213,7 +213,8 @@ fn hostile_mappings_stop_in_time() {
         let result = mapping.run_within(&json!(null), &Limits::default(), &deadline);
         let took = began.elapsed();
         println!("{took:?} {text}: {:?}", result.as_ref().map_err(|e| e.message.as_str()).map(|_| "done"));
-        assert!(took < Duration::from_millis(250), "{text} took {took:?}");
+        // Without the deadline none of them would end; the rest is what a busy machine may take to come back.
+        assert!(took < Duration::from_secs(2), "{text} took {took:?}");
         assert!(result.is_err_and(|error| error.stopped), "{text}");
     }
 }
