@@ -19,10 +19,14 @@ use crate::bridge_lab::{Setup, settings, until};
 
 /// Products of the store; `BCBRIDGE_SCALE` overrides it. What the line asks for is 100,000.
 const PRODUCTS: u32 = 20_000;
+/// Of these, products with variants, images and options; the others are plain.
+const WHOLE: u32 = 1_000;
 /// Live updates a second.
 const RATE: u32 = 5;
 /// How long a killed bridge may need until its successor owns the partitions: the group's session timeout, and room.
 const TAKE_OVER: Duration = Duration::from_secs(20);
+/// What a kill may catch on its way: answered, and not yet published.
+const BEFORE_KILL_MS: u64 = 3_000;
 
 fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
@@ -105,7 +109,12 @@ struct Run {
 impl Run {
     async fn prepare(servers: String) -> Self {
         let products = std::env::var("BCBRIDGE_SCALE").ok().and_then(|n| n.parse().ok()).unwrap_or(PRODUCTS);
-        let config = SandboxConfig { products, time_scale: 60.0, ..SandboxConfig::default() };
+        let config = SandboxConfig {
+            products: WHOLE,
+            bulk_products: products.saturating_sub(WHOLE),
+            time_scale: 60.0,
+            ..SandboxConfig::default()
+        };
         let sandbox = Sandbox::start(config.clone()).await.unwrap();
         let setup =
             Setup { sandbox: config, incoming: vec![json!({ "entity": "product" })], ..Setup::default() };
@@ -201,7 +210,8 @@ fn report(
     answered: &BTreeMap<String, u64>,
 ) {
     let take_over = u64::try_from(TAKE_OVER.as_millis()).unwrap();
-    let in_kill = |at: u64| kills.iter().any(|kill| (*kill..kill + take_over).contains(&at));
+    // A callback that was answered a moment before waits for the successor as well.
+    let in_kill = |at: u64| kills.iter().any(|kill| (kill - BEFORE_KILL_MS..kill + take_over).contains(&at));
     let sorted = |of: &dyn Fn(u64) -> bool| {
         let mut found: Vec<u64> = answered
             .iter()

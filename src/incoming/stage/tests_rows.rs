@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::testing::store;
-use super::tests::{Bench, SECONDS, bench_with, header, offsets, published, reply};
+use super::tests::{Bench, SECONDS, bench_with, header, healthy, offsets, published, reply};
 use super::*;
 use crate::model::request::{Answer, Request};
 
@@ -299,4 +299,18 @@ fn what_the_filter_keeps_back_is_counted_as_that_and_nothing_else() {
     bench.update("product/1");
     assert!(published(&bench.pass(SECONDS)).is_empty());
     assert_eq!((bench.counts.of("filtered"), bench.counts.of("published")), (1, 0));
+}
+
+#[test]
+fn changes_that_trickle_in_share_reads_and_none_waits_for_long() {
+    let mut bench = bench_with(store(), healthy);
+    let mut settled = 0;
+    for number in 1..=50 {
+        bench.update(&format!("product/{number}"));
+        settled += bench.pass(Duration::from_millis(200)).len();
+        assert!(number - settled <= 10, "{settled} of {number} are read");
+    }
+    settled += bench.pass(SECONDS).len();
+    let calls = bench.asked().len();
+    assert!(settled == 50 && calls <= 11, "{calls} calls in ten seconds");
 }
