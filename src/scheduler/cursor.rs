@@ -88,9 +88,9 @@ pub struct Numbered {
 
 /// A list that is not ordered, or not narrowed, as the catalogue says.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the list was asked to begin at id {asked} and brought {found}")]
+#[error("the list was asked for {asked} and brought {found}")]
 pub struct Unordered {
-    asked: u64,
+    asked: String,
     found: String,
 }
 
@@ -159,12 +159,20 @@ impl Cursor {
         Ok(match self {
             Self::End | Self::Whole => Self::End,
             // Where nothing tells the last page, it is the one behind it, which is empty.
-            Self::Page(page) => match seen.numbered {
-                Some(numbered) if numbered.pages > 0 && numbered.page >= numbered.pages => Self::End,
-                _ if seen.rows.is_empty() => Self::End,
-                _ => Self::Page(page + 1),
-            },
-            Self::Rows { .. } => self.next_rows(ask, seen, is_short),
+            Self::Page(page) => {
+                same_page(*page, seen)?;
+                match seen.numbered {
+                    Some(numbered) if numbered.pages > 0 && numbered.page >= numbered.pages => Self::End,
+                    _ if seen.rows.is_empty() => Self::End,
+                    _ => Self::Page(page + 1),
+                }
+            }
+            Self::Rows { .. } => {
+                if let Some(limit) = ask.limit {
+                    same_page(ask.start / limit + 1, seen)?;
+                }
+                self.next_rows(ask, seen, is_short)
+            }
             Self::After(_) if list.pages == Pages::AfterId => match &seen.last {
                 Some(last) if !is_short => Self::After(Some(last.clone())),
                 _ => Self::End,
@@ -180,7 +188,7 @@ impl Cursor {
             },
             Self::From(id) => {
                 if let Some(found) = seen.numbers.iter().find(|found| *found < id) {
-                    return Err(Unordered { asked: *id, found: found.to_string() });
+                    return Err(Unordered { asked: format!("ids from {id} on"), found: found.to_string() });
                 }
                 // Of pages of an unknown size, the last is the empty one.
                 let may_go_on = !is_short || ask.limit.is_none();
@@ -188,7 +196,8 @@ impl Cursor {
                 match seen.numbers.iter().max() {
                     Some(highest) if more => Self::From(highest.saturating_add(1)),
                     None if !seen.rows.is_empty() => {
-                        return Err(Unordered { asked: *id, found: "rows without a number".into() });
+                        let asked = format!("ids from {id} on");
+                        return Err(Unordered { asked, found: "rows without a number".into() });
                     }
                     _ => Self::End,
                 }
@@ -221,7 +230,26 @@ impl Cursor {
         }
         let from = ask.start + seen.rows.len() as u64;
         let tail = seen.rows[seen.rows.len().saturating_sub(TAIL)..].to_vec();
-        Self::Rows { from, tail, back: 0, most: smaller.or(*most) }
+        let most = smaller.or(*most);
+        let again = ask.limit.is_some_and(|limit| {
+            let (page, size, _) = window(from, most.unwrap_or(limit));
+            (page, size) == (ask.start / limit + 1, limit)
+        });
+        // A page that is short but not the last, of a store that hides its page size: in pages of that size, then.
+        if is_short && again {
+            return Self::Page(1);
+        }
+        Self::Rows { from, tail, back: 0, most }
+    }
+}
+
+/// A list that brings another page than it was asked for might never end.
+fn same_page(asked: u64, seen: &Seen) -> Result<(), Unordered> {
+    match seen.numbered {
+        Some(told) if told.page > 0 && told.page != asked => {
+            Err(Unordered { asked: format!("page {asked}"), found: format!("page {}", told.page) })
+        }
+        _ => Ok(()),
     }
 }
 

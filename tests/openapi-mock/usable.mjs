@@ -38,7 +38,7 @@ function parametersOf(template, path) {
 
 function one(object, { parameters }) {
   for (const { name, text, isLast } of parameters) {
-    const own = isLast && ID.test(name) && ['id', 'uuid', name].find(field => field in object);
+    const own = isLast && (ID.test(name) ? ['id', 'uuid', name] : ['type_id']).find(field => field in object);
     if (own) put(object, own, text);
     else if (name in object) put(object, name, text);
     // Some examples show what is sent, which has no id yet.

@@ -170,3 +170,33 @@ fn a_list_that_ignores_the_least_id_is_refused() {
     let seen = Seen { rows: vec![1, 2], numbers: vec![1, 2], ..Seen::default() };
     assert!(cursor.next(&list, &ask, &seen).is_err());
 }
+
+/// Reads a list whose pages hold `own` rows whatever size is asked for, and that tells of it or not.
+fn read_short_pages(own: usize, count: usize, number: impl Fn(u64) -> u64) -> Result<Vec<u64>, Unordered> {
+    let list = list(Pages::Page, None);
+    let (mut cursor, mut found) = (Cursor::start(&list), BTreeSet::<u64>::new());
+    for _ in 0..100 {
+        let Some(ask) = cursor.ask(&list, 250) else { return Ok(found.into_iter().collect()) };
+        let asked =
+            ask.query.iter().find(|(name, _)| name == "page").map_or(1, |(_, page)| page.parse().unwrap());
+        let (page, size) = (number(asked), ask.limit.unwrap_or(50));
+        let ids: Vec<u64> = (1..=count as u64).skip((page as usize - 1) * own).take(own).collect();
+        found.extend(&ids);
+        let numbered = Numbered { page, pages: count.div_ceil(own) as u64, size };
+        let rows = ids.iter().map(|id| hash(&id.to_string())).collect();
+        let seen = Seen { rows, numbers: ids, numbered: Some(numbered), ..Seen::default() };
+        cursor = cursor.next(&list, &ask, &seen)?;
+    }
+    panic!("it never ends: {cursor:?}");
+}
+
+#[test]
+fn a_store_that_hides_its_page_size_is_read_to_the_end() {
+    assert_eq!(read_short_pages(3, 6, |page| page), Ok((1..=6).collect()));
+    assert_eq!(read_short_pages(1, 2, |page| page), Ok(vec![1, 2]));
+}
+
+#[test]
+fn a_list_that_brings_the_first_page_for_ever_is_refused() {
+    assert!(read_short_pages(3, 9, |_| 1).is_err());
+}
