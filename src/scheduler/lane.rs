@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backlog::Backlog;
 use super::cursor::Ask;
 use super::page;
 use super::plan::{Entry, StorePlan};
@@ -26,12 +27,6 @@ use crate::runtime::ports::{Job, Settled, Store};
 const MAX_SCANS: usize = 4;
 /// Entities of snapshots at once: one that waits for its page leaves the other at work.
 pub(super) const MAX_SNAPSHOTS: usize = 2;
-/// Hints that may wait on the intake before scans are held: about two seconds' work of the incoming path, so that a
-/// callback is never far behind them.
-const MAX_BACKLOG: u64 = 2_500;
-/// How old the last look at the backlog may be.
-const BACKLOG_AGE: Duration = Duration::from_secs(1);
-
 /// The time, on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
@@ -76,18 +71,6 @@ impl Active {
     pub(super) fn scan(&self) -> &Scan {
         &self.saved.scan
     }
-}
-
-/// How far the incoming path is behind.
-#[derive(Debug, Default)]
-pub(super) struct Backlog {
-    sample: Option<(Instant, u64)>,
-    /// Hints that were made since.
-    pub(super) since: u64,
-    /// How many of these may be in the sample that was asked for.
-    before: u64,
-    is_asking: bool,
-    asked: Option<Instant>,
 }
 
 /// The work of one store.
@@ -198,7 +181,7 @@ impl<S: Store> Lane<S> {
         at: Moment,
         deps: &Deps<K, U>,
     ) -> Option<Job<Done>> {
-        let has_room = self.has_room(at);
+        let has_room = self.backlog.has_room(at.now);
         let plan = self.plan.clone();
         let active = self.scans.get_mut(id)?;
         let entry = plan.entries.get(&active.scan().entity)?;
@@ -243,25 +226,15 @@ impl<S: Store> Lane<S> {
         Some(Box::pin(read.run(request, active.scan().clone())))
     }
 
-    /// Whether hints may be added to the intake.
-    fn has_room(&self, at: Moment) -> bool {
-        let fresh = |(taken, _): &(Instant, u64)| at.now.duration_since(*taken) < BACKLOG_AGE * 2;
-        let sample = self.backlog.sample.filter(fresh);
-        sample.is_some_and(|(_, waiting)| waiting + self.backlog.since < MAX_BACKLOG)
-    }
-
     fn ask_backlog<K: Topics, U: Upkeep>(
         &mut self,
         at: Moment,
         deps: &Deps<K, U>,
         jobs: &mut Vec<Job<Done>>,
     ) {
-        let due = self.backlog.asked.is_none_or(|asked| at.now.duration_since(asked) >= BACKLOG_AGE);
-        if self.backlog.is_asking || !due {
+        if !self.backlog.begin_look(at.now) {
             return;
         }
-        (self.backlog.is_asking, self.backlog.asked) = (true, Some(at.now));
-        self.backlog.before = self.backlog.since;
         let (topics, store) = (deps.topics.clone(), self.plan.name.clone());
         jobs.push(Box::pin(async move {
             let waiting = topics.backlog(&store).await;
@@ -269,18 +242,12 @@ impl<S: Store> Lane<S> {
         }));
     }
 
-    /// Takes a sample of the backlog.
+    /// Takes a look at the backlog.
     pub(super) fn sampled(&mut self, waiting: Result<u64, String>, at: Moment) {
-        self.backlog.is_asking = false;
-        match waiting {
-            Ok(waiting) => {
-                self.backlog.since -= self.backlog.before;
-                self.backlog.sample = Some((at.now, waiting));
-            }
-            Err(error) => {
-                tracing::warn!(store = %self.plan.name, error, "scans wait: it is not known how far the incoming path is behind");
-            }
+        if let Err(error) = &waiting {
+            tracing::warn!(store = %self.plan.name, error, "scans wait: it is not known how far the incoming path is behind");
         }
+        self.backlog.looked(waiting.ok(), at.now);
     }
 
     /// Takes what was published, for a scan that only hints at the rest.
@@ -423,7 +390,7 @@ impl<S: Store> Lane<S> {
             .filter(|active| !active.is_busy && !self.rests(active) && self.has_place(&active.scan().id));
         let open = self.closed_until.filter(|until| *until > at.now);
         let again = waits.map(|active| {
-            let held = self.backlog.asked.map_or(at.now, |asked| asked + BACKLOG_AGE);
+            let held = self.backlog.next_look(at.now);
             active
                 .not_before
                 .unwrap_or(held)

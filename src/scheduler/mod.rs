@@ -8,6 +8,7 @@
 //! It fails per scan: a list that is refused ends the scan with a notification and is tried at its next time; a
 //! store in trouble waits, and the others go on.
 
+mod backlog;
 pub mod cursor;
 mod hints;
 mod lane;

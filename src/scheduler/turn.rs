@@ -179,7 +179,7 @@ impl<S: Store> Lane<S> {
         }
         let hints = records.len();
         active.saved.scan.hints += hints as u64;
-        self.backlog.since += hints as u64;
+        self.backlog.made(hints);
         if mode.compares() && !met.is_empty() {
             records.push(self.ledger.seen(id, number, &met));
             active.met_pages.push(number);
@@ -241,7 +241,7 @@ impl<S: Store> Lane<S> {
             tracing::info!(store = %self.plan.name, scan = id, hints, "published entities were not listed and are looked at again");
         }
         active.saved.scan.hints += hints as u64;
-        self.backlog.since += hints as u64;
+        self.backlog.made(hints);
         let (entity, kind) = (active_entity(active), active.scan().kind);
         meter.page(&self.plan.name, &entity, kind, hints);
         records.extend(self.end(id, End::Done, at, meter));
