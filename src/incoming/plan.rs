@@ -12,7 +12,7 @@ use super::pages::{self, At};
 use super::row::part_of;
 use super::settings::EntitySettings;
 use crate::catalog::{DEFAULT_PART, Entity, ManyStyle, Pages, ReadMany, placeholders};
-use crate::model::ids::EntityId;
+use crate::model::ids::{EntityId, check_part};
 use crate::model::request::{ApiPath, Method, Purpose, Request};
 
 /// Entities whose sub-resources are reads of their own are taken in small batches, so that the first is
@@ -62,6 +62,8 @@ pub fn choose<'a>(
     let shares = |id: &EntityId| parts.iter().all(|at| id.parts().nth(*at) == first.parts().nth(*at));
     let near = |id: &EntityId| many.style != ManyStyle::Range || is_near(many, first, id);
     let company = due.take(MAX_LOOKED_AT).filter(|id| !is_alone(id) && shares(id) && near(id));
+    // What the API could not have as an id fails alone.
+    let company = company.filter(|id| is_askable(many, first) && is_askable(many, id));
     let ids: Vec<EntityId> =
         std::iter::once(first).chain(company).take(most_in_one(settings)).cloned().collect();
     Some(match settings.row.read.one {
@@ -89,6 +91,11 @@ pub fn most_in_one(settings: &EntitySettings) -> usize {
     let pages = settings.query_includes().filter_map(|include| include.page_size);
     let most = pages.fold(many.max, usize::min);
     if settings.path_includes().next().is_some() { most.min(MAX_WITH_PATH_INCLUDES) } else { most }
+}
+
+/// Whether a list can be asked for the id: a text that is no id of the API's has its place in keys only.
+fn is_askable(many: &ReadMany, id: &EntityId) -> bool {
+    many.style == ManyStyle::All || id.parts().nth(many.part).is_some_and(|part| check_part(part).is_ok())
 }
 
 /// Whether an id lies so close to another that one range holds both, and whatever else does.
@@ -120,6 +127,9 @@ pub fn list_request(
 ) -> Result<Request, String> {
     let many = settings.row.read.many.as_ref().ok_or("it cannot be read by a list")?;
     let first = ids.first().ok_or("a list of nothing")?;
+    if let Some(id) = ids.iter().find(|id| !is_askable(many, id)) {
+        return Err(format!("no list can be asked for {id}"));
+    }
     let mut query = match many.style {
         ManyStyle::IdIn => vec![(many.param.clone(), id_list(many, ids))],
         ManyStyle::Range => range(many, ids),
@@ -313,6 +323,17 @@ mod tests {
         let many: Vec<EntityId> = (1..=10).map(|n| EntityId::parse(&n.to_string()).unwrap()).collect();
         assert_eq!(choose(&stock, many[..9].iter(), |_| false), Some(Plan::Many(vec![many[0].clone()])));
         assert_eq!(choose(&stock, many.iter(), |_| false), Some(Plan::Many(many.clone())));
+    }
+
+    #[test]
+    fn what_is_no_id_of_the_api_is_never_asked_for() {
+        let product = settings("product");
+        let mut due = ids(&["1", "2"]);
+        due.insert(1, EntityId::of_row(&["-5"]).unwrap());
+        assert_eq!(choose(&product, due.iter(), |_| false), Some(Plan::Many(ids(&["1", "2"]))));
+        let alone = choose(&product, due[1..].iter(), |_| false).unwrap();
+        assert_eq!(alone.ids(), &due[1..2]);
+        assert!(list_request(&product, alone.ids(), &At::First, Purpose::Live).is_err());
     }
 
     #[test]

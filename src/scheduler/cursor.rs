@@ -190,6 +190,10 @@ impl Cursor {
                 if let Some(found) = seen.numbers.iter().find(|found| *found < id) {
                     return Err(Unordered { asked: format!("ids from {id} on"), found: found.to_string() });
                 }
+                if let Some(pair) = seen.numbers.windows(2).find(|pair| pair[0] > pair[1]) {
+                    let found = format!("{} before {}", pair[0], pair[1]);
+                    return Err(Unordered { asked: "rising ids".into(), found });
+                }
                 // Of pages of an unknown size, the last is the empty one.
                 let may_go_on = !is_short || ask.limit.is_none();
                 let more = seen.numbered.map_or(may_go_on, |numbered| numbered.pages > 1);

@@ -24,7 +24,7 @@ const THINGS: u64 = 5;
 const LIST_OF_ONE: usize = 10;
 
 /// How long all polls, a snapshot or a sweep of all entities may take: thousands of requests, each checked.
-const SCANS: Duration = Duration::from_secs(300);
+const SCANS: Duration = Duration::from_secs(1200);
 
 /// As far apart as the ids of two things are; above the ids of the fixture.
 const STEP: u64 = 20_000;

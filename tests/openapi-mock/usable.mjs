@@ -15,7 +15,8 @@ export function usable({ operation, path }, query, reply, pages) {
   if (!isObject(body) && !Array.isArray(body)) return { status: reply.statusCode, body };
   if (declares(asked, 'id:in') || declares(asked, 'id')) identify(body.data ?? body);
   if (Array.isArray(body)) {
-    body = bareList(body, asked);
+    // The file of the blog's tags puts its list into a list.
+    body = bareList(body.flat(), asked);
     if (body.length === 0) return { status: 204, body: undefined };
   } else if (Array.isArray(body.data)) {
     body.data = enveloped(body, asked);
@@ -176,7 +177,9 @@ function numbered(text, number) {
 function freshen(node, depth) {
   if (node === null || typeof node !== 'object' || depth > DEPTH_MAX) return;
   for (const [name, value] of Object.entries(node)) {
-    if (!MODIFIED.has(name)) freshen(value, depth + 1);
+    // The least number that fits is what Prism makes up where the files show none: no id.
+    if (value === -2147483648) node[name] = 1;
+    else if (!MODIFIED.has(name)) freshen(value, depth + 1);
     else if (typeof value === 'number') node[name] = Math.floor(Date.now() / 1000);
     else if (typeof value === 'string') node[name] = now(value);
   }
