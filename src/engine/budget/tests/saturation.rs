@@ -300,8 +300,10 @@ proptest! {
         let mut bridges = [Bridge::new(150, vec![live, backlog(Purpose::Snapshot, 5_000)])];
         let outcome = simulate(&mut bridges, 150, &foreign, 12 * WINDOW_MS, ways);
         prop_assert_eq!(outcome.refused, 0);
-        // Their reserve is 30 of 150; here they take up to twice that, and more in bursts.
-        prop_assert!(outcome.p99(Purpose::Live) < 8_000, "{} ms", outcome.p99(Purpose::Live));
+        // Their reserve is 30 of 150; here they take up to twice that, and in bursts all there is: then even a live
+        // read waits for the next window, and no longer.
+        let longest = outcome.p99(Purpose::Live);
+        prop_assert!(longest < WINDOW_MS + 2_000, "{longest} ms");
     }
 
     #[test]
