@@ -131,7 +131,7 @@ function filtered(example, asked) {
     const ids = asked.query.getAll(name).flatMap(value => value.split(',')).filter(Boolean);
     // `product_id=5` is met by many rows, `id:in=5,6` by one each.
     const rows = repeat(example, name.endsWith(':in') ? ids.length : example.length);
-    rows.forEach((row, i) => put(holder(row, field), field, ids[i % ids.length] ?? text));
+    rows.forEach((row, i) => put(holder(row, field) ?? row, field, ids[i % ids.length] ?? text));
     return distinct(rows, asked, 0, field);
   }
   return undefined;
