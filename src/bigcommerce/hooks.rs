@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::hooks_plan::{self, Action, Hook, Item, Plan, Wanted};
 use super::hooks_scopes::Subscription;
-use super::paging::{self, BadShape, Next};
+use crate::model::envelope::{self, BadShape, Next};
 use crate::model::request::{Answer, ApiPath, BadPath, Method, Purpose, Reply, Request};
 use crate::runtime::ports::Store;
 
@@ -122,7 +122,7 @@ async fn rows(store: &impl Store, doing: &'static str, path: &str) -> Result<Vec
         let mut request = request(Method::Get, path, None)?;
         request.query = vec![("page".to_owned(), page.to_string()), ("limit".to_owned(), PAGE.to_string())];
         let reply = done(doing, store.send(request).await)?;
-        let found = paging::list(&reply.body).map_err(|source| HookError::Shape { doing, source })?;
+        let found = envelope::list(&reply.body).map_err(|source| HookError::Shape { doing, source })?;
         let is_full = found.rows.len() >= PAGE;
         all.extend(found.rows);
         page = match found.next {
@@ -238,7 +238,7 @@ async fn delete(store: &impl Store, id: u64) -> Result<(), HookError> {
 }
 
 fn id_of(doing: &'static str, body: &Bytes) -> Result<u64, HookError> {
-    let hook = paging::single(body).map_err(|source| HookError::Shape { doing, source })?;
+    let hook = envelope::single(body).map_err(|source| HookError::Shape { doing, source })?;
     Ok(read_hook(doing, &hook)?.id)
 }
 

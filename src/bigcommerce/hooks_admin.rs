@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::hooks::{HookError, done, list, request};
 use super::hooks_plan::Hook;
-use super::paging::{self, BadShape};
+use crate::model::envelope::{self, BadShape};
 use crate::model::request::Method;
 use crate::runtime::ports::Store;
 
@@ -69,7 +69,7 @@ pub async fn status(store: &impl Store) -> Result<Status, HookError> {
 /// A reply that could not be understood.
 pub async fn admin(store: &impl Store) -> Result<Admin, HookError> {
     let reply = done(DOING, store.send(request(Method::Get, ADMIN, None)?).await)?;
-    let body = paging::single(&reply.body).map_err(|source| HookError::Shape { doing: DOING, source })?;
+    let body = envelope::single(&reply.body).map_err(|source| HookError::Shape { doing: DOING, source })?;
     let wire: Wire = serde_json::from_slice(&body).map_err(|_| HookError::Shape {
         doing: DOING,
         source: BadShape::Not { wanted: "the webhooks' status" },

@@ -22,5 +22,3 @@ pub mod hooks_watch;
 
 pub use access::{FIRST_PROBE, LAST_PROBE, StopReason, StoreState};
 pub use client::{ClientConfig, ClientError, OnReply, Seen, StoreClient, Timeouts};
-
-pub use crate::model::envelope as paging;

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bcbridge::bigcommerce::{ClientConfig, StoreClient, paging};
+use bcbridge::bigcommerce::{ClientConfig, StoreClient};
 use bcbridge::engine::budget::BudgetConfig;
+use bcbridge::model::envelope;
 use bcbridge::model::request::{Answer, Method, Purpose};
 use bcbridge::runtime::ports::Store;
 use bcbridge::sandbox::{Chance, Profile, Sandbox, SandboxConfig};
@@ -39,12 +40,12 @@ async fn a_list_is_paged_to_its_end_and_a_single_thing_is_unwrapped() {
         list.query = vec![("page".to_owned(), page.to_string()), ("limit".to_owned(), "130".to_owned())];
         let reply = client.send(list).await;
         assert_eq!(reply.answer, Answer::Done, "{}", reply.detail);
-        let rows = paging::list(&reply.body).unwrap();
+        let rows = envelope::list(&reply.body).unwrap();
         assert_eq!(rows.total, Some(300));
         found.extend(ids(&rows.rows));
         match rows.next {
-            paging::Next::Page(next) => page = next,
-            paging::Next::End => break,
+            envelope::Next::Page(next) => page = next,
+            envelope::Next::End => break,
             other => panic!("{other:?}"),
         }
     }
@@ -54,7 +55,7 @@ async fn a_list_is_paged_to_its_end_and_a_single_thing_is_unwrapped() {
     let path = bcbridge::model::request::ApiPath::render(PRODUCT, |_| Some(&known)).unwrap();
     let reply =
         client.send(bcbridge::model::request::Request { path, ..request(Method::Get, PRODUCT) }).await;
-    assert_eq!(ids(&[paging::single(&reply.body).unwrap()]), [found[0]]);
+    assert_eq!(ids(&[envelope::single(&reply.body).unwrap()]), [found[0]]);
     assert!(reply.request_id.is_some());
 }
 
@@ -69,7 +70,7 @@ async fn ids_in_one_filter_bring_their_things_in_one_request() {
         ("limit".to_owned(), "250".to_owned()),
     ];
     let reply = client.send(read).await;
-    let rows = paging::list(&reply.body).unwrap();
+    let rows = envelope::list(&reply.body).unwrap();
     assert_eq!(rows.rows.len(), 200);
     assert_eq!(sandbox.control().stats().calls, 1);
 }
