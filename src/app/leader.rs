@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -83,9 +83,8 @@ async fn run(ground: &Ground, in_force: &InForce, drain: Drain) -> Result<()> {
     let public_url = settings.receiver.public_url.clone().or(own);
     let upkeep = HookUpkeep::new(in_force, public_url.as_ref(), metrics.clone(), ready.clone());
     let plan = scheduler::plan(settings, catalog, &in_force.clients);
-    let shared = Arc::new(RwLock::new(Arc::new(plan)));
     let parts = scheduler::Parts { settings, client: kafka, metrics, upkeep: Arc::new(upkeep) };
-    let (stage, recall) = scheduler::stage(parts, shared)?;
+    let (stage, recall) = scheduler::stage(parts, Arc::new(plan))?;
     let group = format!("{}.scheduler", settings.kafka.prefix);
     let consumer = GroupConsumer::join(kafka, &group, &[&scheduler::signals(settings)])?;
     let producer = TransactionalProducer::new(kafka.clone(), &group, TransactLimits::default())?;

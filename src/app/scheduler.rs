@@ -18,7 +18,7 @@ use crate::scheduler::plan::{Entry, Plan, StorePlan};
 use crate::scheduler::ports::{Meter, Take, Topics, Upkeep};
 use crate::scheduler::scan::Kind;
 use crate::scheduler::schedule::{Poll, Sweep};
-use crate::scheduler::stage::{Deps, Scheduler, Shared};
+use crate::scheduler::stage::{Deps, Scheduler};
 use crate::scheduler::state;
 use crate::telemetry::{Clock, Metrics, SystemClock};
 
@@ -33,21 +33,18 @@ pub(super) struct Parts<'a, U> {
 /// The stage, and the recall that goes with it.
 pub(super) fn stage<U: Upkeep>(
     parts: Parts<'_, U>,
-    shared: Shared<StoreClient>,
+    plan: Arc<Plan<StoreClient>>,
 ) -> Result<(Scheduler<StoreClient, StoreTopicsOnKafka, U>, LeaderLedger)> {
     let Parts { settings, client, metrics, upkeep } = parts;
     let topics = StoreTopicsOnKafka {
         client: client.clone(),
         prefix: settings.kafka.prefix.clone(),
         partitions: i32::try_from(settings.kafka.topics.partitions)?,
-        shared: shared.clone(),
+        plan: plan.clone(),
         backlogs: RwLock::default(),
     };
-    let ledgers = shared.clone();
-    let ledgers = move || {
-        let plan = ledgers.read().unwrap_or_else(PoisonError::into_inner);
-        plan.stores.values().map(|store| store.ledger.clone()).collect()
-    };
+    let planned = plan.clone();
+    let ledgers = move || planned.stores.values().map(|store| store.ledger.clone()).collect();
     let recall = LeaderLedger::new(client.clone(), Arc::new(ledgers), &[state::SCANS, state::HOOKS]);
     let deps = Deps {
         topics: Arc::new(topics),
@@ -55,7 +52,7 @@ pub(super) fn stage<U: Upkeep>(
         meter: Arc::new(ScanMeter(metrics.clone())),
         clock: Arc::new(|| SystemClock.wall_ms()),
     };
-    Ok((Scheduler::new(shared, deps), recall))
+    Ok((Scheduler::new(plan, deps), recall))
 }
 
 /// What the leader is to look after, of these settings.
@@ -113,15 +110,14 @@ pub(super) struct StoreTopicsOnKafka {
     client: ClientSettings,
     prefix: String,
     partitions: i32,
-    shared: Shared<StoreClient>,
+    plan: Arc<Plan<StoreClient>>,
     /// A bystander for each store, made when it is first asked for.
     backlogs: RwLock<BTreeMap<String, Backlog>>,
 }
 
 impl StoreTopicsOnKafka {
     fn store(&self, name: &str) -> Result<Arc<StorePlan<StoreClient>>, String> {
-        let plan = self.shared.read().unwrap_or_else(PoisonError::into_inner);
-        plan.stores.get(name).cloned().ok_or_else(|| format!("there is no store {name:?} any more"))
+        self.plan.stores.get(name).cloned().ok_or_else(|| format!("there is no store {name:?} any more"))
     }
 
     fn watcher(&self, store: &str) -> Result<Backlog, String> {

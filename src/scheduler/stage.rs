@@ -5,7 +5,7 @@
 //! over everything in memory is dropped.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -22,9 +22,6 @@ use super::state::StoreState;
 use crate::incoming::stage::WallClock;
 use crate::model::record::{InRecord, OutRecord, Partition};
 use crate::runtime::ports::{Job, Settled, Stage, Store};
-
-/// What is to be scheduled, which a reload replaces.
-pub type Shared<S> = Arc<RwLock<Arc<Plan<S>>>>;
 
 /// What the leader works with.
 pub struct Deps<K, U> {
@@ -48,8 +45,6 @@ pub struct Done {
 pub(super) enum What {
     /// A lane has begun.
     Anchor,
-    /// A store that was added has its state.
-    Recalled(Result<StoreState, String>),
     /// A page of a scan, and when its read began.
     Page(String, i64, Result<Page, Failure>),
     /// What is published of a scan's entity.
@@ -64,63 +59,28 @@ pub(super) enum What {
 
 /// The stage. See the module's text.
 pub struct Scheduler<S, K, U> {
-    shared: Shared<S>,
     plan: Arc<Plan<S>>,
     deps: Deps<K, U>,
     lanes: Lanes<S>,
-    /// Stores that were added and whose state is being read.
-    recalling: BTreeMap<Arc<str>, ()>,
     leads: bool,
     wake: Option<Instant>,
 }
 
 impl<S: Store, K: Topics, U: Upkeep> Scheduler<S, K, U> {
     /// A stage that does nothing until it leads.
-    pub fn new(shared: Shared<S>, deps: Deps<K, U>) -> Self {
-        let plan = current(&shared);
-        Self {
-            shared,
-            plan,
-            deps,
-            lanes: BTreeMap::new(),
-            recalling: BTreeMap::new(),
-            leads: false,
-            wake: None,
-        }
+    pub fn new(plan: Arc<Plan<S>>, deps: Deps<K, U>) -> Self {
+        Self { plan, deps, lanes: BTreeMap::new(), leads: false, wake: None }
     }
 
     fn moment(&self, now: Instant) -> Moment {
         Moment { now, wall_ms: (self.deps.clock)() }
     }
 
-    /// Takes over what a reload changed.
-    fn refresh(&mut self, jobs: &mut Vec<Job<Done>>) {
-        let plan = current(&self.shared);
-        if Arc::ptr_eq(&plan, &self.plan) {
-            return;
-        }
-        self.plan = plan;
-        self.lanes.retain(|name, _| self.plan.stores.contains_key(name));
-        self.recalling.retain(|name, ()| self.plan.stores.contains_key(name));
-        for (name, store) in &self.plan.stores {
-            if let Some(lane) = self.lanes.get_mut(name) {
-                lane.replan(store.clone());
-            } else if self.recalling.insert(name.clone(), ()).is_none() {
-                jobs.push(recall(self.deps.topics.clone(), name.clone()));
-            }
-        }
-    }
-
     fn settle(&mut self, done: Done, at: Moment) -> Option<Settled> {
-        if let What::Recalled(state) = done.what {
-            self.take_up(&done.store, state);
-            return None;
-        }
         let lane = self.lanes.get_mut(&done.store)?;
         let meter = &*self.deps.meter;
         match done.what {
             What::Anchor => Some(lane.anchored(at)),
-            What::Recalled(_) => None,
             What::Page(id, began_ms, page) => lane.turned(&id, (began_ms, page), at, meter),
             What::Known(id, known) => {
                 lane.knows(&id, known, at);
@@ -134,20 +94,6 @@ impl<S: Store, K: Topics, U: Upkeep> Scheduler<S, K, U> {
                 None
             }
             What::Looked(looked) => Some(lane.looked(looked, at)),
-        }
-    }
-
-    fn take_up(&mut self, name: &Arc<str>, state: Result<StoreState, String>) {
-        self.recalling.remove(name);
-        match state {
-            Ok(state) => {
-                let Some(store) = self.plan.stores.get(name) else { return };
-                let lane = Lane::new(store.clone(), self.plan.notifications.clone(), state);
-                self.lanes.insert(name.clone(), lane);
-            }
-            Err(error) => {
-                tracing::error!(store = %name, error, "the state of an added store could not be read; it is left alone until the next reload");
-            }
         }
     }
 }
@@ -178,42 +124,6 @@ impl<S: Store> Lane<S> {
         records.extend(self.end_empty_runs(at));
         Settled { positions: Vec::new(), records }
     }
-
-    /// Goes on under changed settings.
-    fn replan(&mut self, plan: Arc<super::plan::StorePlan<S>>) {
-        self.plan = plan;
-        self.is_anchored = false;
-    }
-}
-
-fn current<S>(shared: &Shared<S>) -> Arc<Plan<S>> {
-    shared.read().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// Reads the state of a store that was added while this process leads.
-fn recall<K: Topics>(topics: Arc<K>, store: Arc<str>) -> Job<Done> {
-    Box::pin(async move {
-        let values = Arc::new(std::sync::Mutex::new(BTreeMap::<String, Bytes>::new()));
-        let taken = values.clone();
-        let take = move |key: &str, value: Option<&[u8]>| {
-            let mut values = taken.lock().unwrap_or_else(PoisonError::into_inner);
-            match value {
-                Some(value)
-                    if key.starts_with(super::state::SCANS) || key.starts_with(super::state::HOOKS) =>
-                {
-                    values.insert(key.to_owned(), Bytes::copy_from_slice(value));
-                }
-                _ => {
-                    values.remove(key);
-                }
-            }
-        };
-        let read = topics.notes(&store, Box::new(take)).await;
-        let values = values.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = read.map(|()| state_of(&store, &values));
-        drop(values);
-        Done { store, what: What::Recalled(state) }
-    })
 }
 
 fn state_of(store: &str, ledger: &BTreeMap<String, Bytes>) -> StoreState {
@@ -228,7 +138,6 @@ impl<S: Store, K: Topics, U: Upkeep> Stage for Scheduler<S, K, U> {
     type Done = Done;
 
     fn restore(&mut self, _partition: &Partition, ledger: BTreeMap<String, Bytes>) {
-        self.plan = current(&self.shared);
         self.leads = true;
         for (name, store) in &self.plan.stores {
             let lane = Lane::new(store.clone(), self.plan.notifications.clone(), state_of(name, &ledger));
@@ -248,7 +157,6 @@ impl<S: Store, K: Topics, U: Upkeep> Stage for Scheduler<S, K, U> {
         if !self.leads {
             return jobs;
         }
-        self.refresh(&mut jobs);
         let at = self.moment(now);
         for lane in self.lanes.values_mut() {
             jobs.extend(lane.start(at, &self.deps));
@@ -268,7 +176,6 @@ impl<S: Store, K: Topics, U: Upkeep> Stage for Scheduler<S, K, U> {
 
     fn reset(&mut self) {
         self.lanes.clear();
-        self.recalling.clear();
         self.leads = false;
         self.wake = None;
     }

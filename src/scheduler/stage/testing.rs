@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -297,7 +297,7 @@ fn make(
         meter: Arc::new(NoMeter),
         clock: Arc::new(move || *wall_ms.lock().unwrap()),
     };
-    Scheduler::new(Arc::new(RwLock::new(Arc::new(plan))), deps)
+    Scheduler::new(Arc::new(plan), deps)
 }
 
 fn hint_of(record: &OutRecord) -> crate::model::hint::Hint {
