@@ -2,7 +2,7 @@
 
 use super::place::{alternatives, is_names};
 use super::row::{
-    Action, Body, Class, DEFAULT_PART, Entity, Include, List, ManyStyle, Pages, ReadMany, Resolve,
+    Action, Batch, Body, Class, DEFAULT_PART, Entity, Include, List, ManyStyle, Pages, ReadMany, Resolve,
 };
 use super::{Fault, placeholders};
 use crate::model::ids::check_part;
@@ -255,7 +255,7 @@ fn action(action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
             let known: Vec<String> = placeholders(path).map(str::to_owned).collect();
             template(path, &known, faults);
             let ends_in_id = path.rsplit('/').next().is_some_and(|last| last.starts_with('{'));
-            if *method == Method::Delete && !ends_in_id && action.id_query.is_none() {
+            if *method == Method::Delete && !ends_in_id && action.id_query.is_empty() {
                 faults.add(format!("action {name:?} deletes a collection"));
             }
         }
@@ -269,7 +269,47 @@ fn action(action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
     if action.class == Class::B && action.natural_key.is_empty() {
         faults.add(format!("action {name:?} is of class B and has no natural key"));
     }
-    if action.id_body.is_some() && action.body == Body::None {
-        faults.add(format!("action {name:?} puts an id into a body that it does not have"));
+    if !action.id_body.is_empty() && !matches!(action.body, Body::Object | Body::ArrayOfOne) {
+        faults.add(format!("action {name:?} puts an id into a body that has no place for it"));
+    }
+    if let Some(status) = action.already_so.iter().find(|status| !(400..500).contains(*status)) {
+        faults
+            .add(format!("action {name:?} takes {status} for \"it is already so\"; a refusal is 400 to 499"));
+    }
+    if let Some(batch) = &action.batch {
+        self::batch(batch, action, entity, faults);
+    }
+}
+
+fn batch(batch: &Batch, action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
+    let name = &action.name;
+    if batch.max < 2 {
+        faults.add(format!("action {name:?} is written together with nothing"));
+    }
+    if action.class == Class::C {
+        // One doubt would park all of them.
+        faults.add(format!("action {name:?} is of class C, which is never written together"));
+    }
+    if let Some(path) = &batch.path {
+        template(path, &action.path_ids().into_iter().map(str::to_owned).collect::<Vec<_>>(), faults);
+    }
+    let is_delete = action.method == Some(Method::Delete);
+    if is_delete != batch.id_query.is_some() || is_delete && !batch.id_body.is_empty() {
+        faults.add(format!(
+            "action {name:?}: a delete of many takes its ids in the query, and nothing else does"
+        ));
+    }
+    if action.body == Body::Object && action.items.is_none() && batch.path.is_none() {
+        faults
+            .add(format!("action {name:?} has one thing in its body, and its batch no endpoint of its own"));
+    }
+    let in_path = batch.path.as_ref().or(action.path.as_ref());
+    let places =
+        || batch.id_body.iter().chain(&batch.id_query).chain(&action.id_query).chain(&action.id_body);
+    for id in action.path_ids() {
+        let is_in_path = in_path.is_some_and(|path| placeholders(path).any(|place| place == id));
+        if !is_in_path && !places().any(|place| place.id == id) {
+            faults.add(format!("the batch of action {name:?} of {} loses the id {id:?}", entity.name));
+        }
     }
 }

@@ -360,24 +360,66 @@ pub struct Action {
     /// What the payload must be, and what is sent.
     #[serde(default)]
     pub body: Body,
-    /// An id that goes into the query, such as `id:in`, where the path has no place for it.
+    /// Ids that go into the query, such as `id:in`, where the path has no place for them.
     #[serde(default)]
-    pub id_query: Option<IdPlace>,
-    /// An id that goes into the body, where the path has no place for it.
+    pub id_query: Vec<IdPlace>,
+    /// Ids that go into the body, where the path has no place for them.
     #[serde(default)]
-    pub id_body: Option<IdPlace>,
+    pub id_body: Vec<IdPlace>,
     /// Unique fields by which the thing can be found again, best first.
     #[serde(default)]
     pub natural_key: Vec<NaturalKey>,
-    /// A reply of "no such thing" means that it is already so.
+    /// Statuses of a refusal that means it is already so: 404 of a delete, 409 of what is there once.
     #[serde(default)]
-    pub missing_is_done: bool,
+    pub already_so: Vec<u16>,
     /// Arrays of the payload whose elements are added when they have no id: applying it twice adds them twice.
     #[serde(default)]
     pub appends: Vec<String>,
     /// For a body of items: the field that holds them, and how many there may be.
     #[serde(default)]
     pub items: Option<Items>,
+    /// How commands of several things are written in one request; nothing where each needs its own.
+    #[serde(default)]
+    pub batch: Option<Batch>,
+}
+
+/// A request that holds the writes of several commands.
+///
+/// The items of a request differ in their key, share the path, the query and all of the body but the items.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// The endpoint that takes many; the action's own where none is given. Its method is the action's.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// Items in one request at most (BigCommerce's figure; 10 where it names none).
+    pub max: usize,
+    /// Ids that go into each item, where the path of one thing has a place for them and this path has not; those of
+    /// the action's `id_body` go there anyway.
+    #[serde(default)]
+    pub id_body: Vec<IdPlace>,
+    /// Of a delete: the parameter that takes the ids as a comma list; there is no body then.
+    #[serde(default)]
+    pub id_query: Option<IdPlace>,
+    /// The fields of an item that say which thing it is about, any of which may be missing. Two items that agree in
+    /// them never share a request, and a row of the reply that agrees is the item's. Empty: an item is told by nothing,
+    /// and rows of the reply are the items' in their order.
+    #[serde(default)]
+    pub key: Vec<String>,
+    /// What the reply says of each item.
+    #[serde(default)]
+    pub reply: BatchReply,
+}
+
+/// What a reply of success says of the items of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchReply {
+    /// `data` (or the bare array) has a row for each that was written; one that is missing there was not.
+    #[default]
+    Rows,
+    /// Nothing: success is success of all.
+    Nothing,
 }
 
 /// What a second application of an action would do (P8).
@@ -413,6 +455,8 @@ pub enum Body {
     Object,
     /// The payload, an object, as the only element of an array.
     ArrayOfOne,
+    /// The payload, an array that is not empty, as it is.
+    Array,
 }
 
 /// Where an id goes that the path has no place for.

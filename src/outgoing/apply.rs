@@ -229,7 +229,8 @@ impl Applying {
         match reply.answer {
             Answer::Done => self.applied(None),
             Answer::Partial => self.partial(),
-            Answer::Missing if self.plan.missing_is_done || self.is_repeated_delete() => self.applied(None),
+            Answer::Missing if self.is_repeated_delete() => self.applied(None),
+            _ if is_already_so(&self.plan.already_so, &reply) => self.applied(None),
             // What stands in the way may be what an earlier try created, or what came since the probe.
             Answer::Conflict | Answer::Invalid if findable && self.turns < MAX_TURNS => {
                 let reason =
@@ -258,11 +259,11 @@ impl Applying {
 
     fn on_updated(&mut self, id: String, reply: Reply, now: Instant, draw: f64) -> Step {
         let Some(update) = &self.plan.update else { return self.step() };
-        let (class, missing_is_done) = (update.class, update.missing_is_done);
+        let (class, is_so) = (update.class, is_already_so(&update.already_so, &reply));
         match reply.answer {
             Answer::Done => self.applied(Some(id)),
             Answer::Partial => self.partial(),
-            Answer::Missing if missing_is_done => self.applied(Some(id)),
+            _ if is_so => self.applied(Some(id)),
             // It went since the probe: look again.
             Answer::Missing if self.turns < MAX_TURNS => {
                 self.turns += 1;
@@ -431,6 +432,12 @@ impl Applying {
             class: self.plan.class,
         }
     }
+}
+
+/// Whether a refusal says that it is already so. One that the API itself did not make says nothing.
+fn is_already_so(statuses: &[u16], reply: &Reply) -> bool {
+    matches!(reply.answer, Answer::Missing | Answer::Conflict | Answer::Invalid)
+        && statuses.contains(&reply.status)
 }
 
 /// A wait, up to a quarter longer, so that what failed together does not come back together.

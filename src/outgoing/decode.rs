@@ -299,8 +299,8 @@ fn path(
             return Err((Reason::BadId, format!("path has no {name:?}, which this action needs")));
         };
         let id = path_id(value).map_err(|why| (Reason::BadId, format!("path has a bad {name:?}: {why}")))?;
-        let in_query = action.id_query.as_ref().is_some_and(|place| place.id == name);
-        if in_query && !is_number(&id) && uuid::Uuid::try_parse(&id).is_err() {
+        let is_listed = action.id_query.iter().any(|place| place.id == name && place.name.ends_with(":in"));
+        if is_listed && !is_number(&id) && uuid::Uuid::try_parse(&id).is_err() {
             // A filter that the store cannot read may be a filter that it ignores: the request would then mean all.
             let detail = format!("path has a bad {name:?}: a number or a UUID is needed here");
             return Err((Reason::BadId, detail));
@@ -374,13 +374,13 @@ fn query(action: &Action, given: &Map<String, Value>) -> Result<Vec<(String, Str
 fn forbidden(action: &Action, name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     let base = name.trim_end_matches("[]");
-    if action.id_query.as_ref().is_some_and(|place| place.name.eq_ignore_ascii_case(base)) {
+    if action.id_query.iter().any(|place| place.name.eq_ignore_ascii_case(base)) {
         return Some("the path's id goes there");
     }
     if action.method != Some(Method::Delete) {
         return None;
     }
-    if action.id_query.is_some() {
+    if !action.id_query.is_empty() {
         return Some("a delete that is narrowed by a parameter takes no other one");
     }
     let field = base.split([':', '[']).next().unwrap_or(base);
@@ -397,10 +397,12 @@ fn payload<'a>(action: &Action, given: Option<&'a RawValue>) -> Result<Option<&'
     match (action.body, given.map(RawValue::get)) {
         (Body::None, None) => Ok(None),
         (Body::None, Some(_)) => bad("this action takes no payload"),
-        (Body::Object | Body::ArrayOfOne, None) => bad("this action needs a payload"),
-        (Body::Object | Body::ArrayOfOne, Some(text)) if text.len() > MAX_PAYLOAD_BYTES => {
-            bad("the payload is larger than 1 MiB")
+        (Body::Object | Body::ArrayOfOne | Body::Array, None) => bad("this action needs a payload"),
+        (_, Some(text)) if text.len() > MAX_PAYLOAD_BYTES => bad("the payload is larger than 1 MiB"),
+        (Body::Array, Some(text)) if !text.starts_with('[') || text[1..].trim_start().starts_with(']') => {
+            bad("the payload is not an array, or an empty one")
         }
+        (Body::Array, Some(text)) => Ok(Some(text)),
         (Body::Object | Body::ArrayOfOne, Some(text)) if !text.starts_with('{') => {
             bad("the payload is not an object")
         }

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
 use super::decode::{Checked, Fault, is_number};
+use crate::catalog::row::IdPlace;
 use crate::catalog::{Action, Body, Class};
 use crate::model::reason::Reason;
 use crate::model::request::{ApiPath, Method, Purpose, Request};
@@ -21,8 +22,8 @@ pub(super) struct Plan {
     pub(super) class: Class,
     /// The write; of an upsert, the create.
     pub(super) write: Request,
-    /// A reply of "no such thing" means that it is already so.
-    pub(super) missing_is_done: bool,
+    /// Statuses of a refusal that means it is already so.
+    pub(super) already_so: Vec<u16>,
     /// How the thing can be found again. Always there for class B.
     pub(super) probe: Option<Probe>,
     /// Of an upsert: what is sent when the thing was found.
@@ -49,7 +50,7 @@ pub(super) struct Update {
     id: String,
     /// A or C.
     pub(super) class: Class,
-    pub(super) missing_is_done: bool,
+    pub(super) already_so: Vec<u16>,
 }
 
 /// What a probe found.
@@ -72,7 +73,7 @@ pub(super) enum Found {
 /// Plans a command.
 pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
     let action = command.action();
-    let body = command.payload.as_ref().map(|bytes| object(bytes)).transpose()?.unwrap_or_default();
+    let body = fields(command, action)?;
     check_items(action, &body)?;
     if action.path.is_none() {
         return upsert(command, &body);
@@ -90,7 +91,7 @@ pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
     Ok(Plan {
         class,
         write: request(command, action, &body, |name| command.path_id(name))?,
-        missing_is_done: action.missing_is_done,
+        already_so: action.already_so.clone(),
         probe,
         update: None,
     })
@@ -122,14 +123,14 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
     Ok(Plan {
         class: Class::B,
         write: request(command, creating, body, |name| command.path_id(name))?,
-        missing_is_done: false,
+        already_so: Vec::new(),
         probe: Some(probe),
         update: Some(Update {
             command: command.clone(),
             action: update,
             id: id.to_owned(),
             class,
-            missing_is_done: updating.missing_is_done,
+            already_so: updating.already_so.clone(),
         }),
     })
 }
@@ -156,26 +157,28 @@ fn request<'a>(
     };
     let bad_id = |what: String| (Reason::BadId, what);
     // The catalogue refuses such a row when it is loaded. It would cost a shop all its orders: asked once more.
-    if method == Method::Delete && !template.ends_with('}') && action.id_query.is_none() {
+    if method == Method::Delete && !template.ends_with('}') && action.id_query.is_empty() {
         return Err(bad_id(format!("action {:?} would delete a whole collection", action.name)));
     }
     let path = ApiPath::render(template, &id).map_err(|bad| bad_id(bad.to_string()))?;
-    let mut query = Vec::with_capacity(command.query.len() + 1);
-    if let Some(place) = &action.id_query {
-        let found = id(&place.id).ok_or_else(|| bad_id(format!("the id {:?} is missing", place.id)))?;
-        query.push((place.name.clone(), found.to_owned()));
+    let given =
+        |place: &IdPlace| id(&place.id).ok_or_else(|| bad_id(format!("the id {:?} is missing", place.id)));
+    let mut query = Vec::with_capacity(command.query.len() + action.id_query.len());
+    for place in &action.id_query {
+        query.push((place.name.clone(), given(place)?.to_owned()));
     }
     query.extend(command.query.iter().cloned());
-    let payload = match (&action.id_body, &command.payload) {
-        (Some(place), Some(payload)) => {
-            let found = id(&place.id).ok_or_else(|| bad_id(format!("the id {:?} is missing", place.id)))?;
-            Some(with_id(payload, body, &place.name, found)?)
+    let mut payload = command.payload.clone();
+    let mut rest = body.len();
+    for place in &action.id_body {
+        if let Some(whole) = &payload {
+            payload = Some(with_id(whole, body, rest, (&place.name, given(place)?))?);
+            rest += 1;
         }
-        (_, payload) => payload.clone(),
-    };
+    }
     let body = match (action.body, payload) {
         (Body::None, _) | (_, None) => None,
-        (Body::Object, Some(payload)) => Some(payload),
+        (Body::Object | Body::Array, Some(payload)) => Some(payload),
         (Body::ArrayOfOne, Some(payload)) => {
             let mut array = BytesMut::with_capacity(payload.len() + 2);
             array.put_u8(b'[');
@@ -188,7 +191,13 @@ fn request<'a>(
 }
 
 /// The payload with an id in front, unless it holds the same one already.
-fn with_id(payload: &Bytes, body: &Map<String, Value>, field: &str, id: &str) -> Result<Bytes, Fault> {
+/// `rest` is how many fields it has by now.
+fn with_id(
+    payload: &Bytes,
+    body: &Map<String, Value>,
+    rest: usize,
+    (field, id): (&str, &str),
+) -> Result<Bytes, Fault> {
     if let Some(held) = body.get(field) {
         if scalar(held).as_deref() == Some(id) {
             return Ok(payload.clone());
@@ -203,12 +212,20 @@ fn with_id(payload: &Bytes, body: &Map<String, Value>, field: &str, id: &str) ->
         true => spliced.put_slice(id.trim_start_matches('0').as_bytes()),
         false => spliced.put_slice(Value::from(id).to_string().as_bytes()),
     }
-    if !body.is_empty() {
+    if rest > 0 {
         spliced.put_u8(b',');
     }
     // The payload starts with its brace: `decode` made sure.
     spliced.put_slice(&payload[1..]);
     Ok(spliced.freeze())
+}
+
+/// The fields of the payload; none where it is an array.
+fn fields(command: &Checked, action: &Action) -> Result<Map<String, Value>, Fault> {
+    match &command.payload {
+        Some(payload) if action.body != Body::Array => object(payload),
+        Some(_) | None => Ok(Map::new()),
+    }
 }
 
 fn object(payload: &[u8]) -> Result<Map<String, Value>, Fault> {
