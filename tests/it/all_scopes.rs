@@ -114,12 +114,13 @@ impl Asked {
     }
 }
 
-/// Whether a read of the line was made, for each thing that the callback names.
+/// Whether a read of the line was made, for each thing that the callback names. Some may be read alone and others
+/// together: which travel together is a matter of when they arrive.
 fn is_read(line: &Line, payload: &Payload, asked: &[Asked]) -> bool {
-    line.reads.split(' ').any(|template| {
-        let wanted = filled(payload, template);
-        !wanted.is_empty() && wanted.iter().all(|wanted| asked.iter().any(|asked| asked.is(wanted)))
-    })
+    let wanted: Vec<Vec<String>> = line.reads.split(' ').map(|template| filled(payload, template)).collect();
+    let things = wanted.iter().map(Vec::len).max().unwrap_or_default();
+    let is_made = |wanted: &String| asked.iter().any(|asked| asked.is(wanted));
+    things > 0 && (0..things).all(|thing| wanted.iter().filter_map(|reads| reads.get(thing)).any(is_made))
 }
 
 /// What happened, as its topics and the sandbox's log tell.
