@@ -1,25 +1,36 @@
 //! Which records of a partition are settled, and how that is told to the broker.
 //!
 //! Keys finish out of order, and Kafka keeps one offset for a partition. So the committed offset is that of the
-//! lowest open record, and the records above it that are settled already stand beside it as a bitmap, in the
-//! metadata that the broker keeps with the offset. Both are written in the transaction that settles the
-//! records: after a crash, what was settled is known exactly, however far the offset lags behind.
+//! lowest open record, and what is settled above it stands beside it, in the metadata that the broker keeps with the
+//! offset. Both are written in the transaction that settles the records: after a crash, what was settled is known
+//! exactly, however far the offset lags behind.
 //!
-//! Bounded: at most [`WINDOW`] offsets lie between the lowest open record and the highest, since the bitmap must
-//! fit the 4,096 bytes that a broker allows (`offset.metadata.max.bytes`). When the window is full, the partition
-//! waits for its oldest record.
+//! Bounded, since the metadata must fit the 4,096 bytes that a broker allows (`offset.metadata.max.bytes`). Up to
+//! [`WINDOW`] offsets between the lowest open record and the highest are told by a bitmap. Beyond that the open ones
+//! are listed, of which there may be [`FEW`]: a key that is stuck leaves the partition's others that many turns at
+//! once. Where neither fits, the partition waits for its oldest records.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-/// Offsets between the committed one and the highest open one, at most: 16,384 bits are 2,048 bytes, 2,731
+/// Offsets between the committed one and the highest open one that a bitmap tells: 16,384 bits are 2,048 bytes, 2,731
 /// characters of base64.
 pub const WINDOW: i64 = 16_384;
 
-/// The metadata's format, for the day that it changes.
-const PREFIX: &str = "b1:";
+/// Open records that a list tells: at most 4 bytes each, 2,800 bytes, 3,734 characters of base64.
+pub const FEW: usize = 700;
+
+/// Offsets between the committed one and the highest open one, at most: what 4 bytes of 7 bits tell, and hours of a
+/// busy partition.
+const FAR: i64 = 1 << 27;
+
+/// How a bitmap begins: a bit for each offset, set where it is settled.
+const BITMAP: &str = "b1:";
+/// How a list begins: distances as LEB128, from the committed offset to the first open record, from each to the next,
+/// and from the last to the end of what is known. All others in between are settled.
+const LIST: &str = "l1:";
 
 /// What became of an attempt to open a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +46,13 @@ pub enum Opened {
 /// The state of one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The lowest offset that is not settled; none until the first record of a partition without a commit.
-    base: Option<i64>,
-    /// One flag per offset from `base` on: settled or not. Never starts with a settled one.
-    settled: VecDeque<bool>,
-    /// The first offset that was not opened yet.
+    /// Whether there is anything to commit: a record was opened, or an earlier life committed.
+    is_begun: bool,
+    /// What is not settled below `end`, whether this life or an earlier one opened it.
+    open: BTreeSet<i64>,
+    /// The first offset of which nothing is known; all below are settled unless they are open.
+    end: i64,
+    /// The first offset that this life has not opened yet.
     high: i64,
 }
 
@@ -47,67 +60,110 @@ impl Checkpoint {
     /// Takes up where a commit left off. Metadata that is not ours counts as empty.
     pub fn resume(committed: Option<i64>, metadata: &str) -> Self {
         let Some(base) = committed else { return Self::default() };
-        let mut settled: VecDeque<bool> = metadata
-            .strip_prefix(PREFIX)
-            .and_then(|text| STANDARD_NO_PAD.decode(text).ok())
-            .map(|bytes| bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect())
-            .unwrap_or_default();
-        settled.truncate(usize::try_from(WINDOW).expect("the window fits"));
-        let mut checkpoint = Self { base: Some(base), settled, high: base };
-        checkpoint.advance();
-        checkpoint
+        let text = |prefix| metadata.strip_prefix(prefix).and_then(|text| STANDARD_NO_PAD.decode(text).ok());
+        let known = match (text(BITMAP), text(LIST)) {
+            (Some(bytes), _) => Some(from_bitmap(base, &bytes)),
+            (_, Some(bytes)) => from_list(base, &bytes),
+            (None, None) => None,
+        };
+        let (open, end) = known.unwrap_or((BTreeSet::new(), base));
+        Self { is_begun: true, open, end, high: base }
     }
 
     /// Opens the next record of the partition. Offsets come in rising order; those left out (transaction
     /// markers, compacted records) count as settled.
     pub fn open(&mut self, offset: i64) -> Opened {
-        let base = *self.base.get_or_insert(offset);
-        if offset < base {
+        let base = self.base();
+        if self.is_begun && offset < base {
             return Opened::Settled;
         }
+        self.pass(offset);
         // With nothing open, whatever lies before this record is done with, however far away it is.
-        let base = if self.high <= base { self.jump(offset) } else { base };
-        if offset - base >= WINDOW {
+        let first = self.open.first().copied().unwrap_or(offset);
+        if offset >= self.end && !self.fits(first, offset) {
             return Opened::Full;
         }
-        for skipped in self.high..offset {
-            self.mark(skipped);
+        (self.is_begun, self.high) = (true, offset + 1);
+        if offset >= self.end {
+            self.end = offset + 1;
+            self.open.insert(offset);
         }
-        self.high = self.high.max(offset + 1);
-        let settled = self.is_settled(offset);
-        self.advance();
-        if settled { Opened::Settled } else { Opened::New }
+        if self.open.contains(&offset) { Opened::New } else { Opened::Settled }
+    }
+
+    /// What an earlier life opened and this one does not find any more is done with.
+    fn pass(&mut self, offset: i64) {
+        if self.high < offset && self.open.range(self.high..offset).next().is_some() {
+            let mut later = self.open.split_off(&self.high);
+            self.open.append(&mut later.split_off(&offset));
+        }
+    }
+
+    /// Whether the metadata can tell of a further record.
+    fn fits(&self, first: i64, offset: i64) -> bool {
+        let width = offset - first;
+        width < WINDOW || self.open.len() < FEW && width < FAR
     }
 
     /// Settles an open record.
     pub fn settle(&mut self, offset: i64) {
-        self.mark(offset);
-        self.advance();
+        self.open.remove(&offset);
     }
 
     /// The offset to commit and the metadata beside it; none before the first record.
     pub fn commit(&self) -> Option<(i64, String)> {
-        let base = self.base?;
-        let Some(last) = self.settled.iter().rposition(|settled| *settled) else {
-            return Some((base, String::new()));
+        if !self.is_begun {
+            return None;
+        }
+        let base = self.base();
+        let known = usize::try_from(self.end - base).unwrap_or(0);
+        let metadata = match known {
+            // Nothing above the base is settled.
+            known if known == self.open.len() => String::new(),
+            known if self.end - base <= WINDOW => {
+                format!("{BITMAP}{}", STANDARD_NO_PAD.encode(self.bitmap(base, known)))
+            }
+            _ => format!("{LIST}{}", STANDARD_NO_PAD.encode(self.list(base))),
         };
-        let mut bytes = vec![0_u8; last / 8 + 1];
-        for (index, _) in self.settled.iter().enumerate().filter(|(_, settled)| **settled) {
+        Some((base, metadata))
+    }
+
+    fn bitmap(&self, base: i64, known: usize) -> Vec<u8> {
+        let mut bytes = vec![0_u8; known.div_ceil(8)];
+        for index in 0..known {
             bytes[index / 8] |= 1 << (index % 8);
         }
-        Some((base, format!("{PREFIX}{}", STANDARD_NO_PAD.encode(bytes))))
+        for index in self.open.iter().filter_map(|offset| usize::try_from(offset - base).ok()) {
+            bytes[index / 8] &= !(1 << (index % 8));
+        }
+        // What lies behind the last settled one needs no telling.
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        bytes
+    }
+
+    fn list(&self, base: i64) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.open.len() * 4 + 4);
+        let mut last = base;
+        for offset in self.open.iter().chain([&self.end]) {
+            let mut distance = offset - last;
+            while distance >= 0x80 {
+                bytes.push(u8::try_from(distance & 0x7f).expect("seven bits fit") | 0x80);
+                distance >>= 7;
+            }
+            bytes.push(u8::try_from(distance).expect("seven bits fit"));
+            last = *offset;
+        }
+        bytes
     }
 
     /// Records opened and not settled.
     pub fn open_count(&self) -> usize {
-        let Some(base) = self.base else { return 0 };
-        let opened = usize::try_from(self.high - base).unwrap_or(0);
-        opened - self.settled.iter().take(opened).filter(|settled| **settled).count()
+        self.open.range(..self.high).count()
     }
 
-    /// Offsets from the lowest open record to the highest that was opened.
-    pub fn width(&self) -> i64 {
-        self.base.map_or(0, |base| (self.high - base).max(0))
+    /// Whether half of the room for open records is taken: a flow that was stopped should stay so.
+    pub fn is_crowded(&self) -> bool {
+        self.end - self.base() > WINDOW / 2 && self.open.len() > FEW / 2
     }
 
     /// Whether `offset` is settled by what was committed as `(next, metadata)`.
@@ -118,48 +174,46 @@ impl Checkpoint {
     /// Records that are not settled of those below `end`, by what was committed as `(next, metadata)`.
     pub fn unsettled(next: i64, metadata: &str, end: i64) -> u64 {
         let checkpoint = Self::resume(Some(next), metadata);
-        let base = checkpoint.base.unwrap_or(next);
-        let settled = checkpoint.settled.iter().filter(|settled| **settled).count();
-        u64::try_from(end - base).unwrap_or(0).saturating_sub(settled as u64)
+        let settled = checkpoint.end - next - i64::try_from(checkpoint.open.len()).unwrap_or(0);
+        u64::try_from(end - next - settled).unwrap_or(0)
+    }
+
+    /// The lowest offset that is not settled.
+    fn base(&self) -> i64 {
+        self.open.first().copied().unwrap_or(self.end)
     }
 
     fn is_settled(&self, offset: i64) -> bool {
-        let Some(base) = self.base else { return false };
-        offset < base
-            || usize::try_from(offset - base)
-                .ok()
-                .and_then(|index| self.settled.get(index))
-                .copied()
-                .unwrap_or(false)
+        self.is_begun && offset < self.end && !self.open.contains(&offset)
     }
+}
 
-    /// Moves the base up to `offset`; there is nothing open below it.
-    fn jump(&mut self, offset: i64) -> i64 {
-        let base = self.base.unwrap_or(offset);
-        let passed = usize::try_from(offset - base).unwrap_or(0).min(self.settled.len());
-        self.settled.drain(..passed);
-        (self.base, self.high) = (Some(offset), offset);
-        offset
-    }
+/// What a bitmap says is open, and where its knowledge ends.
+fn from_bitmap(base: i64, bytes: &[u8]) -> (BTreeSet<i64>, i64) {
+    let bits = bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+    let bits: Vec<bool> = bits.take(usize::try_from(WINDOW).expect("the window fits")).collect();
+    let known = bits.iter().rposition(|settled| *settled).map_or(0, |last| last + 1);
+    let open = (base..).zip(&bits[..known]).filter(|(_, settled)| !**settled).map(|(offset, _)| offset);
+    (open.collect(), base + i64::try_from(known).expect("the window fits"))
+}
 
-    fn mark(&mut self, offset: i64) {
-        let Some(base) = self.base else { return };
-        let Ok(index) = usize::try_from(offset - base) else { return };
-        if index >= self.settled.len() {
-            self.settled.resize(index + 1, false);
+/// What a list says is open, and where its knowledge ends; none where it is damaged.
+fn from_list(base: i64, bytes: &[u8]) -> Option<(BTreeSet<i64>, i64)> {
+    let (mut offsets, mut distance, mut shift) = (Vec::new(), 0_i64, 0);
+    let mut last = base;
+    for byte in bytes {
+        distance |= i64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            last = last.checked_add(distance)?;
+            offsets.push(last);
+            (distance, shift) = (0, 0);
+        } else if shift > 28 {
+            return None;
         }
-        self.settled[index] = true;
     }
-
-    fn advance(&mut self) {
-        while self.settled.front() == Some(&true) {
-            self.settled.pop_front();
-            if let Some(base) = &mut self.base {
-                *base += 1;
-            }
-        }
-        self.high = self.high.max(self.base.unwrap_or(0));
-    }
+    let end = offsets.pop().filter(|_| shift == 0)?;
+    Some((offsets.into_iter().collect(), end))
 }
 
 #[cfg(test)]
@@ -177,6 +231,7 @@ mod tests {
             assert_eq!(checkpoint.open(offset), Opened::New);
         }
         assert_eq!(checkpoint.open(WINDOW), Opened::Full);
+        assert!(checkpoint.is_crowded());
         for offset in 1..WINDOW {
             checkpoint.settle(offset);
         }
@@ -189,11 +244,48 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_stays_open_leaves_the_others_few_turns_however_far_they_get() {
+        let mut checkpoint = Checkpoint::default();
+        assert_eq!(checkpoint.open(0), Opened::New);
+        let last = 20 * WINDOW;
+        for offset in 1..last {
+            assert_eq!(checkpoint.open(offset), Opened::New, "{offset}");
+            checkpoint.settle(offset);
+        }
+        assert!(!checkpoint.is_crowded());
+        let few = i64::try_from(FEW).unwrap();
+        for offset in last..last + few - 1 {
+            assert_eq!(checkpoint.open(offset), Opened::New, "{offset}");
+        }
+        assert_eq!(checkpoint.open(last + few - 1), Opened::Full);
+        let (next, metadata) = checkpoint.commit().unwrap();
+        assert_eq!(next, 0);
+        assert!(metadata.len() <= 4096, "{} bytes", metadata.len());
+        let mut resumed = Checkpoint::resume(Some(next), &metadata);
+        assert_eq!(resumed.open(0), Opened::New);
+        assert_eq!(resumed.open(last - 1), Opened::Settled);
+        assert_eq!(resumed.open(last), Opened::New);
+        assert_eq!(Checkpoint::unsettled(next, &metadata, last + few), FEW as u64 + 1);
+    }
+
+    #[test]
+    fn the_longest_list_fits_what_a_broker_keeps() {
+        let mut checkpoint = Checkpoint::default();
+        let apart = FAR / i64::try_from(FEW).unwrap();
+        for number in 0..i64::try_from(FEW).unwrap() {
+            assert_eq!(checkpoint.open(number * apart), Opened::New);
+        }
+        let (next, metadata) = checkpoint.commit().unwrap();
+        assert!(metadata.len() <= 4096, "{} bytes", metadata.len());
+        assert_eq!(Checkpoint::resume(Some(next), &metadata).open, checkpoint.open);
+    }
+
+    #[test]
     fn a_gap_wider_than_the_window_is_passed_when_nothing_is_open() {
         let mut checkpoint = Checkpoint::resume(Some(7), "");
         assert_eq!(checkpoint.open(7 + 3 * WINDOW), Opened::New);
         let last = 7 + 5 * WINDOW;
-        assert_eq!(checkpoint.open(last), Opened::Full, "the record before is open");
+        assert_eq!(checkpoint.clone().open(last + FAR), Opened::Full, "the record before is open");
         checkpoint.settle(7 + 3 * WINDOW);
         assert_eq!(checkpoint.open(last), Opened::New);
         assert_eq!(checkpoint.commit(), Some((last, String::new())));
@@ -215,7 +307,7 @@ mod tests {
 
     #[test]
     fn metadata_of_others_counts_as_empty() {
-        for text in ["", "b1:!", "hello", "b2:AAAA"] {
+        for text in ["", "b1:!", "hello", "b2:AAAA", "l1:", "l1:gICAgICAgIA", "l1:gA"] {
             assert_eq!(Checkpoint::resume(Some(7), text).commit(), Some((7, String::new())), "{text}");
         }
     }
@@ -226,7 +318,7 @@ mod tests {
         #[test]
         fn a_commit_covers_what_is_settled_and_nothing_else(
             start in 0_i64..1000,
-            steps in prop::collection::vec((1_i64..4, any::<prop::sample::Index>(), any::<bool>()), 1..200),
+            steps in prop::collection::vec((prop_oneof![9 => 1_i64..4, 1 => 1_i64..WINDOW], any::<prop::sample::Index>(), any::<bool>()), 1..200),
         ) {
             let mut checkpoint = Checkpoint::default();
             let (mut opened, mut settled) = (Vec::new(), BTreeSet::new());

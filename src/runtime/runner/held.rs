@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::waits::size_of;
-use crate::engine::checkpoint::{Checkpoint, Opened, WINDOW};
+use crate::engine::checkpoint::{Checkpoint, Opened};
 use crate::model::record::{Assignment, InRecord, OffsetCommit, Partition, Position};
 
 /// Records open at once. Hints are small and a thousand of them cost one read, so more buys nothing; with a
@@ -48,7 +48,7 @@ impl Share {
 
     /// Whether its flow should be stopped; once it is, until half of the room is free.
     fn is_full(&self) -> bool {
-        let is_wide = self.checkpoint.width() > WINDOW / 2 || self.bytes > MAX_SHARE_BYTES / 2;
+        let is_wide = self.checkpoint.is_crowded() || self.bytes > MAX_SHARE_BYTES / 2;
         !self.waiting.is_empty() || self.is_stopped && is_wide
     }
 }
@@ -172,6 +172,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::engine::checkpoint::WINDOW;
 
     fn partition(number: i32) -> Partition {
         Partition { topic: "intake".into(), number }
