@@ -11,6 +11,7 @@
 
 mod changes;
 mod cluster;
+mod decisions;
 mod fleet;
 mod follow;
 mod health;

@@ -117,7 +117,8 @@ pub fn checked(settings: &Settings, catalog: &Catalog, signal: Signal) -> Result
             known(&store)?;
             Ask::Sync { entity: entity(settings, catalog, &store, &named)?, store, ids }
         }
-        which @ (Ask::PauseSnapshot(_)
+        which @ (Ask::EndHalt { .. }
+        | Ask::PauseSnapshot(_)
         | Ask::ResumeSnapshot(_)
         | Ask::StopSnapshot(_)
         | Ask::TellSnapshot(_)) => which,

@@ -145,7 +145,9 @@ fn is_asked_for(ask: &Ask, told: &Notification) -> bool {
         | Ask::PauseSnapshot(which)
         | Ask::ResumeSnapshot(which)
         | Ask::StopSnapshot(which) => which,
-        Ask::StartSnapshot { .. } | Ask::StartSweep { .. } | Ask::Sync { .. } => return false,
+        Ask::StartSnapshot { .. } | Ask::StartSweep { .. } | Ask::Sync { .. } | Ask::EndHalt { .. } => {
+            return false;
+        }
     };
     told.kind.is_of_a_snapshot() && which.covers(told.store.as_deref().unwrap_or_default(), &told.id)
 }

@@ -7,6 +7,7 @@ mod catalog;
 mod demo;
 mod ends;
 mod follow;
+mod halted;
 pub mod hooks;
 mod run;
 mod sandbox;
@@ -102,6 +103,9 @@ enum Command {
     /// Has a running bridge read single entities again and publish them.
     #[command(after_help = sync::EXAMPLES)]
     Sync(sync::Args),
+    /// Keys and routes that stand still after a failure: which they are, and how they go on.
+    #[command(subcommand)]
+    Halted(halted::HaltedCommand),
     /// The BigCommerce simulator alone, for anyone's integration tests.
     Sandbox(sandbox::Args),
     /// What can be read, subscribed, polled and written, and how.
@@ -183,6 +187,7 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Send(args) => send::run(args, output).await,
         Command::Snapshot(command) => snapshot::run(command, output).await,
         Command::Sync(args) => sync::run(args, output).await,
+        Command::Halted(command) => halted::run(command, output).await,
         Command::Sandbox(args) => sandbox::run(args).await,
         Command::Catalog(command) => catalog::run(&command, output),
         Command::Schema(SchemaCommand::Export { dir }) => export(&dir),

@@ -13,6 +13,24 @@ use crate::engine::checkpoint::Checkpoint;
 /// One question to the broker. An answer that takes longer is of no use: it is asked again a second later.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The offset behind the last record of a partition.
+///
+/// # Errors
+/// The broker does not answer, or does not know the partition.
+pub async fn end_of(client: &ClientSettings, topic: &str, partition: i32) -> Result<i64, ClientError> {
+    let attempt = format!("asking where {topic}/{partition} ends");
+    let config = client.consumer("backlog", "bcbridge-end", &[]);
+    let (topic, asked) = (topic.to_owned(), attempt.clone());
+    let answer = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer<Ear> = create("asking for an end", &config, Ear::new("backlog"))?;
+        let (_, end) = consumer
+            .fetch_watermarks(&topic, partition, TIMEOUT)
+            .map_err(|error| ClientError::new(asked, &error))?;
+        Ok(end)
+    });
+    answer.await.unwrap_or_else(|error| Err(ClientError::said(&attempt, error.to_string(), false)))
+}
+
 /// A bystander of one group and one topic.
 #[derive(Clone)]
 pub struct Backlog {

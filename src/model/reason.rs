@@ -37,11 +37,13 @@ pub enum Reason {
     InDoubt,
     /// A jq expression failed on it.
     TransformFailed,
+    /// A person dropped it, since it waited behind a command that failed.
+    Dropped,
 }
 
 impl Reason {
     /// All reasons, for documentation and counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Quarantined,
         Self::NotReadable,
         Self::BadJson,
@@ -59,6 +61,7 @@ impl Reason {
         Self::Exhausted,
         Self::InDoubt,
         Self::TransformFailed,
+        Self::Dropped,
     ];
 
     /// The stable name: a label, a header value, a heading in the docs.
@@ -81,6 +84,7 @@ impl Reason {
             Self::Exhausted => "exhausted",
             Self::InDoubt => "in_doubt",
             Self::TransformFailed => "transform_failed",
+            Self::Dropped => "dropped",
         }
     }
 }

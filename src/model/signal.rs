@@ -1,6 +1,7 @@
 //! Signals and notifications: what people ask of a running bridge, and what it tells them.
 //!
-//! A signal asks for backfill: a snapshot, a sweep, or single entities read again. Whoever may write to the
+//! A signal asks for backfill (a snapshot, a sweep, or single entities read again), or lets commands go on that
+//! stand still. Whoever may write to the
 //! signals topic may ask; the leader carries it out and answers on the notifications topic. Every signal is
 //! answered with `accepted` or `rejected` under its own id; what it started then reports under that id as well,
 //! until one of the kinds that [`Kind::is_end`] names. So a reader who knows the id needs nothing else.
@@ -21,6 +22,9 @@ pub const MOST_ENTITIES: usize = 256;
 
 /// Ids that one `sync` may name: as hints they fill one transaction of the intake, and more is a snapshot's work.
 pub const MOST_IDS: usize = 1_000;
+
+/// Longest id of a command, and longest name of a topic, that a signal may hold.
+const MOST_TEXT_BYTES: usize = 256;
 
 /// What somebody asks of the bridge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +70,30 @@ pub enum Ask {
         /// Which ones; never empty.
         ids: Vec<EntityId>,
     },
+    /// Lets commands go on that stand still.
+    EndHalt {
+        /// The store's name.
+        store: String,
+        /// What stands still.
+        halted: Halted,
+        /// What waits before this offset is dropped; none drops nothing.
+        drop_before: Option<i64>,
+    },
+}
+
+/// What stands still on the way to a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Halted {
+    /// The key that the command of this id halted.
+    Key {
+        /// The command's id.
+        command: String,
+    },
+    /// A route of which too many commands failed.
+    Route {
+        /// Its topic.
+        topic: String,
+    },
 }
 
 /// Which snapshots are meant. At least one of the two is given; where both are, both must fit.
@@ -107,9 +135,10 @@ impl Signal {
     /// The store that it is about, where it names one.
     pub fn store(&self) -> Option<&str> {
         match &self.ask {
-            Ask::StartSnapshot { store, .. } | Ask::StartSweep { store, .. } | Ask::Sync { store, .. } => {
-                Some(store)
-            }
+            Ask::StartSnapshot { store, .. }
+            | Ask::StartSweep { store, .. }
+            | Ask::Sync { store, .. }
+            | Ask::EndHalt { store, .. } => Some(store),
             Ask::PauseSnapshot(which)
             | Ask::ResumeSnapshot(which)
             | Ask::StopSnapshot(which)
@@ -153,6 +182,16 @@ pub enum BadSignal {
         /// What is wrong with it.
         bad: BadId,
     },
+    /// A text that is empty or too long.
+    #[error("the field {field:?} has {found} bytes; 1 to {most} are taken")]
+    Length {
+        /// The field.
+        field: &'static str,
+        /// How many were found.
+        found: usize,
+        /// How many are allowed.
+        most: usize,
+    },
     /// More of something than one signal may name.
     #[error("the field {field:?} has {found} items; one signal takes at most {most}")]
     TooMany {
@@ -182,6 +221,10 @@ enum Type {
     SweepStart,
     #[serde(rename = "sync")]
     Sync,
+    #[serde(rename = "halt.release")]
+    HaltRelease,
+    #[serde(rename = "halt.drop")]
+    HaltDrop,
 }
 
 impl Type {
@@ -194,6 +237,8 @@ impl Type {
             Self::SnapshotStatus => "snapshot.status",
             Self::SweepStart => "sweep.start",
             Self::Sync => "sync",
+            Self::HaltRelease => "halt.release",
+            Self::HaltDrop => "halt.drop",
         }
     }
 }
@@ -215,6 +260,12 @@ struct Wire {
     entity: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ids: Option<Vec<Id>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    command: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    topic: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<i64>,
 }
 
 /// People write ids of numbers without quotes.
@@ -246,6 +297,7 @@ impl TryFrom<Wire> for Signal {
             Type::SnapshotStop => Ask::StopSnapshot(wire.snapshots()?),
             Type::SnapshotStatus => Ask::TellSnapshot(wire.snapshots()?),
             Type::Sync => wire.sync()?,
+            Type::HaltRelease | Type::HaltDrop => wire.end_halt()?,
         };
         Ok(Self { id, ask })
     }
@@ -253,11 +305,7 @@ impl TryFrom<Wire> for Signal {
 
 impl Wire {
     fn scope(self) -> Result<(String, Vec<String>), BadSignal> {
-        self.takes_no(&[
-            ("snapshot", self.snapshot.is_some()),
-            ("entity", self.entity.is_some()),
-            ("ids", self.ids.is_some()),
-        ])?;
+        self.takes_only(&["store", "entities"])?;
         let store = self.required("store", self.store.as_deref())?;
         let entities = self.entities.unwrap_or_default();
         at_most("entities", entities.len(), MOST_ENTITIES)?;
@@ -266,11 +314,7 @@ impl Wire {
     }
 
     fn snapshots(self) -> Result<Snapshots, BadSignal> {
-        self.takes_no(&[
-            ("entities", self.entities.is_some()),
-            ("entity", self.entity.is_some()),
-            ("ids", self.ids.is_some()),
-        ])?;
+        self.takes_only(&["store", "snapshot"])?;
         if self.store.is_none() && self.snapshot.is_none() {
             return Err(BadSignal::Missing { of: self.of.name(), field: "store or snapshot" });
         }
@@ -280,7 +324,7 @@ impl Wire {
     }
 
     fn sync(self) -> Result<Ask, BadSignal> {
-        self.takes_no(&[("snapshot", self.snapshot.is_some()), ("entities", self.entities.is_some())])?;
+        self.takes_only(&["store", "entity", "ids"])?;
         let store = self.required("store", self.store.as_deref())?;
         let entity = self.required("entity", self.entity.as_deref())?;
         let given = self.ids.unwrap_or_default();
@@ -296,8 +340,41 @@ impl Wire {
         Ok(Ask::Sync { store, entity, ids: ids.map_err(|bad| BadSignal::Id { field: "ids", bad })? })
     }
 
-    fn takes_no(&self, strays: &[(&'static str, bool)]) -> Result<(), BadSignal> {
-        match strays.iter().find(|(_, given)| *given) {
+    fn end_halt(self) -> Result<Ask, BadSignal> {
+        let is_drop = self.of == Type::HaltDrop;
+        self.takes_only(if is_drop {
+            &["store", "command", "before"]
+        } else {
+            &["store", "command", "topic"]
+        })?;
+        let missing = |field| BadSignal::Missing { of: self.of.name(), field };
+        let store = self.required("store", self.store.as_deref())?;
+        let halted = match (self.command, self.topic) {
+            (Some(command), None) => Halted::Key { command: text("command", command)? },
+            (None, Some(topic)) => Halted::Route { topic: text("topic", topic)? },
+            _ if is_drop => return Err(missing("command")),
+            _ => return Err(missing("either command or topic")),
+        };
+        let before = self.before.filter(|before| *before >= 0);
+        if is_drop && before.is_none() {
+            return Err(missing("an offset in before: what waits from there on stays"));
+        }
+        Ok(Ask::EndHalt { store, halted, drop_before: before })
+    }
+
+    /// Refuses fields that this type of signal has no use for.
+    fn takes_only(&self, taken: &[&str]) -> Result<(), BadSignal> {
+        let given = [
+            ("store", self.store.is_some()),
+            ("snapshot", self.snapshot.is_some()),
+            ("entities", self.entities.is_some()),
+            ("entity", self.entity.is_some()),
+            ("ids", self.ids.is_some()),
+            ("command", self.command.is_some()),
+            ("topic", self.topic.is_some()),
+            ("before", self.before.is_some()),
+        ];
+        match given.into_iter().find(|(field, given)| *given && !taken.contains(field)) {
             Some((field, _)) => Err(BadSignal::Stray { of: self.of.name(), field }),
             None => Ok(()),
         }
@@ -314,14 +391,34 @@ fn part(field: &'static str, text: &str) -> Result<(), BadSignal> {
     check_part(text).map_err(|bad| BadSignal::Id { field, bad })
 }
 
+/// A text that is no single part: the id of a command, which may be a place on a topic.
+fn text(field: &'static str, text: String) -> Result<String, BadSignal> {
+    let most = MOST_TEXT_BYTES;
+    if (1..=most).contains(&text.len()) {
+        Ok(text)
+    } else {
+        Err(BadSignal::Length { field, found: text.len(), most })
+    }
+}
+
 fn at_most(field: &'static str, found: usize, most: usize) -> Result<(), BadSignal> {
     if found > most { Err(BadSignal::TooMany { field, found, most }) } else { Ok(()) }
 }
 
 impl From<Signal> for Wire {
     fn from(Signal { id, ask }: Signal) -> Self {
-        let empty =
-            |of, store| Self { id, of, store, snapshot: None, entities: None, entity: None, ids: None };
+        let empty = |of, store| Self {
+            id,
+            of,
+            store,
+            snapshot: None,
+            entities: None,
+            entity: None,
+            ids: None,
+            command: None,
+            topic: None,
+            before: None,
+        };
         let scope = |entities: Vec<String>| (!entities.is_empty()).then_some(entities);
         match ask {
             Ask::StartSnapshot { store, entities } => {
@@ -345,6 +442,14 @@ impl From<Signal> for Wire {
             Ask::Sync { store, entity, ids } => {
                 let ids = ids.iter().map(|id| Id::Text(id.as_str().to_owned())).collect();
                 Self { entity: Some(entity), ids: Some(ids), ..empty(Type::Sync, Some(store)) }
+            }
+            Ask::EndHalt { store, halted, drop_before } => {
+                let of = if drop_before.is_some() { Type::HaltDrop } else { Type::HaltRelease };
+                let (command, topic) = match halted {
+                    Halted::Key { command } => (Some(command), None),
+                    Halted::Route { topic } => (None, Some(topic)),
+                };
+                Self { command, topic, before: drop_before, ..empty(of, Some(store)) }
             }
         }
     }

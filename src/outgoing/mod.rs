@@ -9,10 +9,13 @@
 //! It fails only one command at a time; what may come of a command that is in doubt is told by its result.
 
 mod apply;
+mod decisions;
 mod decode;
+pub mod halts;
 mod known;
 mod plan;
 mod settle;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +26,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use apply::Budget;
+pub use decisions::{About, Decision, Decisions};
 pub use decode::{Filter, Fixed, Mapping};
 pub use settle::{Topics, header};
 

@@ -69,6 +69,8 @@ fn carry<S: Store>(lanes: &mut Lanes<S>, signal: &Signal, at: Moment) -> Result<
             let name = configured(lane, entity)?;
             Ok(sync(lane, &name, ids, &signal.id, at))
         }
+        // The owners of the partitions read it themselves; here it is only made sure that there is such a store.
+        Ask::EndHalt { store, .. } => lane(lanes, store).map(|_| Vec::new()),
     }
 }
 

@@ -18,6 +18,9 @@ fn a_signal_reads_as_it_is_written() {
         json!({"id": "s-5", "type": "snapshot.status", "store": "main"}),
         json!({"id": "s-6", "type": "sweep.start", "store": "main", "entities": ["order"]}),
         json!({"id": "s-7", "type": "sync", "store": "main", "entity": "order_shipment", "ids": ["77", "206:509"]}),
+        json!({"id": "s-8", "type": "halt.release", "store": "main", "command": "commands/3/17"}),
+        json!({"id": "s-9", "type": "halt.release", "store": "main", "topic": "erp.stock"}),
+        json!({"id": "s-10", "type": "halt.drop", "store": "main", "command": "c-1", "before": 0}),
     ] {
         let signal = Signal::parse(value.to_string().as_bytes()).unwrap();
         assert_eq!(serde_json::to_value(&signal).unwrap(), value);
@@ -71,6 +74,25 @@ fn a_wrong_signal_is_refused_with_what_was_found_and_what_is_allowed() {
         (
             json!({"id": "a", "type": "sync", "store": "m", "entity": "product", "ids": many}),
             "1001 items; one signal takes at most 1000",
+        ),
+        (json!({"id": "a", "type": "halt.release", "store": "m"}), "either command or topic"),
+        (
+            json!({"id": "a", "type": "halt.release", "store": "m", "command": "c", "topic": "t"}),
+            "either command or topic",
+        ),
+        (json!({"id": "a", "type": "halt.release", "store": "m", "command": ""}), "0 bytes; 1 to 256"),
+        (json!({"id": "a", "type": "halt.drop", "store": "m", "command": "c"}), "an offset in before"),
+        (
+            json!({"id": "a", "type": "halt.drop", "store": "m", "command": "c", "before": -1}),
+            "an offset in before",
+        ),
+        (
+            json!({"id": "a", "type": "halt.drop", "store": "m", "topic": "t", "before": 1}),
+            "\"halt.drop\" takes no field \"topic\"",
+        ),
+        (
+            json!({"id": "a", "type": "sync", "store": "m", "entity": "product", "ids": [1], "command": "c"}),
+            "\"sync\" takes no field \"command\"",
         ),
         (json!({"id": "a/b", "type": "snapshot.stop", "store": "m"}), "the field \"id\" is wrong"),
         (json!({"id": "", "type": "snapshot.stop", "store": "m"}), "it is empty"),
