@@ -289,7 +289,7 @@ fn action(action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
         faults.add(format!("action {name:?} leaves the id {:?} out of the body", place.id));
     }
     for key in &action.natural_key {
-        natural_key(key, name, faults);
+        natural_key(key, action, faults);
     }
     if let Some(status) = action.already_so.iter().find(|status| !(400..500).contains(*status)) {
         faults
@@ -305,7 +305,11 @@ fn is_only_one(action: &Action, path: &str) -> bool {
     action.only_one && placeholders(path).next().is_some()
 }
 
-fn natural_key(key: &NaturalKey, action: &str, faults: &mut Faults<'_>) {
+fn natural_key(key: &NaturalKey, of: &Action, faults: &mut Faults<'_>) {
+    let action = &of.name;
+    if let Some(list) = &key.list {
+        template(list, &of.path_ids().into_iter().map(str::to_owned).collect::<Vec<_>>(), faults);
+    }
     let fields = std::iter::once(&key.field).chain(key.with.iter().map(|part| &part.field));
     for field in fields.filter(|field| !is_names(field)) {
         faults.add(format!("the natural key {field:?} of action {action:?} is no place in its JSON"));

@@ -502,6 +502,9 @@ pub struct NaturalKey {
     pub field: String,
     /// The list parameter that finds it.
     pub param: String,
+    /// The list that takes the parameter, where that is not the one at the path of the create.
+    #[serde(default)]
+    pub list: Option<String>,
     /// The fields that it is unique together with.
     #[serde(default)]
     pub with: Vec<KeyPart>,

@@ -271,17 +271,19 @@ fn probe(command: &Checked, action: &Action, body: &Map<String, Value>) -> Resul
     probe_by(command, action, action, body)
 }
 
-/// A probe by the best natural key that the payload holds. The collection that is posted to is the one that is read.
+/// A probe by the best natural key that the payload holds. The collection that is posted to is the one that is read,
+/// unless the key has a list of its own.
 fn probe_by(
     command: &Checked,
     keys: &Action,
     create: &Action,
     body: &Map<String, Value>,
 ) -> Result<Option<Probe>, Fault> {
-    let (Some(template), Some(id_at)) = (&create.path, command.entity.key.last()) else { return Ok(None) };
+    let Some(id_at) = command.entity.key.last() else { return Ok(None) };
     for key in &keys.natural_key {
         let Some((holds, mut query)) = held(key, body) else { continue };
-        let path = ApiPath::render(template, |name| command.path_id(name))
+        let Some(list) = key.list.as_ref().or(create.path.as_ref()) else { return Ok(None) };
+        let path = ApiPath::render(list, |name| command.path_id(name))
             .map_err(|bad| (Reason::BadId, bad.to_string()))?;
         // What is not listed in pages takes no limit.
         if command.entity.list.as_ref().is_none_or(|list| list.pages != Pages::None) {
