@@ -2,7 +2,8 @@
 
 use super::place::{alternatives, is_names};
 use super::row::{
-    Action, Batch, Body, Class, DEFAULT_PART, Entity, Include, List, ManyStyle, Pages, ReadMany, Resolve,
+    Action, Batch, Body, Class, DEFAULT_PART, Entity, Include, List, ManyStyle, NaturalKey, Pages, ReadMany,
+    Resolve,
 };
 use super::{Fault, placeholders};
 use crate::model::ids::check_part;
@@ -255,8 +256,12 @@ fn action(action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
             let known: Vec<String> = placeholders(path).map(str::to_owned).collect();
             template(path, &known, faults);
             let ends_in_id = path.rsplit('/').next().is_some_and(|last| last.starts_with('{'));
-            if *method == Method::Delete && !ends_in_id && action.id_query.is_empty() {
+            let names_one = ends_in_id || !action.id_query.is_empty() || is_only_one(action, path);
+            if *method == Method::Delete && !names_one {
                 faults.add(format!("action {name:?} deletes a collection"));
+            }
+            if *method == Method::Delete && action.id_query.iter().any(|place| place.default) {
+                faults.add(format!("action {name:?} deletes, and leaves an id out"));
             }
         }
         (None, None) if name == "upsert" => {
@@ -269,8 +274,22 @@ fn action(action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
     if action.class == Class::B && action.natural_key.is_empty() {
         faults.add(format!("action {name:?} is of class B and has no natural key"));
     }
-    if !action.id_body.is_empty() && !matches!(action.body, Body::Object | Body::ArrayOfOne) {
+    let has_place = match action.body {
+        Body::Object | Body::ArrayOfOne => true,
+        Body::None | Body::Array => action.id_body.is_empty(),
+        Body::ArrayOfId => action.id_body.len() == 1,
+    };
+    if !has_place {
         faults.add(format!("action {name:?} puts an id into a body that has no place for it"));
+    }
+    if action.body != Body::None && action.method == Some(Method::Delete) {
+        faults.add(format!("action {name:?} deletes by a body, which a proxy may drop"));
+    }
+    for place in action.id_body.iter().filter(|place| place.default) {
+        faults.add(format!("action {name:?} leaves the id {:?} out of the body", place.id));
+    }
+    for key in &action.natural_key {
+        natural_key(key, action, faults);
     }
     if let Some(status) = action.already_so.iter().find(|status| !(400..500).contains(*status)) {
         faults
@@ -278,6 +297,31 @@ fn action(action: &Action, entity: &Entity, faults: &mut Faults<'_>) {
     }
     if let Some(batch) = &action.batch {
         self::batch(batch, action, entity, faults);
+    }
+}
+
+/// Whether the last name of a path is that of a thing which the id before it has only one of.
+fn is_only_one(action: &Action, path: &str) -> bool {
+    action.only_one && placeholders(path).next().is_some()
+}
+
+fn natural_key(key: &NaturalKey, of: &Action, faults: &mut Faults<'_>) {
+    let action = &of.name;
+    if let Some(list) = &key.list {
+        template(list, &of.path_ids().into_iter().map(str::to_owned).collect::<Vec<_>>(), faults);
+    }
+    let fields = std::iter::once(&key.field).chain(key.with.iter().map(|part| &part.field));
+    for field in fields.filter(|field| !is_names(field)) {
+        faults.add(format!("the natural key {field:?} of action {action:?} is no place in its JSON"));
+    }
+    let mut params =
+        std::iter::once(&key.param).chain(key.with.iter().filter_map(|part| part.param.as_ref()));
+    if params.any(|param| param.is_empty() || ["limit", "page", "after"].contains(&param.as_str())) {
+        faults
+            .add(format!("the natural key {:?} of action {action:?} has no parameter of its own", key.field));
+    }
+    if key.max_chars == Some(0) {
+        faults.add(format!("the natural key {:?} of action {action:?} holds nothing", key.field));
     }
 }
 
@@ -303,12 +347,22 @@ fn batch(batch: &Batch, action: &Action, entity: &Entity, faults: &mut Faults<'_
         faults
             .add(format!("action {name:?} has one thing in its body, and its batch no endpoint of its own"));
     }
+    if action.body == Body::ArrayOfId {
+        faults.add(format!("action {name:?} has an id for a body, which is never written together"));
+    }
+    for id in batch.without.iter().filter(|id| !action.path_ids().contains(&id.as_str())) {
+        faults.add(format!("the batch of action {name:?} does without {id:?}, which it does not have"));
+    }
+    if batch.without.len() >= action.path_ids().len() && !batch.without.is_empty() {
+        faults.add(format!("the batch of action {name:?} does without all ids"));
+    }
     let in_path = batch.path.as_ref().or(action.path.as_ref());
     let places =
         || batch.id_body.iter().chain(&batch.id_query).chain(&action.id_query).chain(&action.id_body);
     for id in action.path_ids() {
         let is_in_path = in_path.is_some_and(|path| placeholders(path).any(|place| place == id));
-        if !is_in_path && !places().any(|place| place.id == id) {
+        let is_without = batch.without.iter().any(|name| name == id);
+        if !is_in_path && !is_without && !places().any(|place| place.id == id) {
             faults.add(format!("the batch of action {name:?} of {} loses the id {id:?}", entity.name));
         }
     }

@@ -264,7 +264,14 @@ impl Action {
     pub fn path_ids(&self) -> Vec<&str> {
         let in_path = self.path.iter().flat_map(|path| placeholders(path));
         let elsewhere = self.id_query.iter().chain(&self.id_body).map(|place| place.id.as_str());
-        in_path.chain(elsewhere).collect()
+        let mut ids = Vec::new();
+        for id in in_path.chain(elsewhere) {
+            // BigCommerce wants some ids at two places.
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
     }
 }
 

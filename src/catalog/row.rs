@@ -360,6 +360,9 @@ pub struct Action {
     /// What the payload must be, and what is sent.
     #[serde(default)]
     pub body: Body,
+    /// Of a delete whose path ends in a name: the path's owner has only one such thing, so the owner's id names it.
+    #[serde(default)]
+    pub only_one: bool,
     /// Ids that go into the query, such as `id:in`, where the path has no place for them.
     #[serde(default)]
     pub id_query: Vec<IdPlace>,
@@ -372,7 +375,8 @@ pub struct Action {
     /// Statuses of a refusal that means it is already so: 404 of a delete, 409 of what is there once.
     #[serde(default)]
     pub already_so: Vec<u16>,
-    /// Arrays of the payload whose elements are added when they have no id: applying it twice adds them twice.
+    /// Arrays of the payload whose elements are added when they have no id: applying it twice adds them twice. A field
+    /// that is no array adds whenever it is there.
     #[serde(default)]
     pub appends: Vec<String>,
     /// For a body of items: the field that holds them, and how many there may be.
@@ -398,6 +402,9 @@ pub struct Batch {
     /// the action's `id_body` go there anyway.
     #[serde(default)]
     pub id_body: Vec<IdPlace>,
+    /// Ids of the path of one thing that this endpoint does without: the others name the thing in the whole store.
+    #[serde(default)]
+    pub without: Vec<String>,
     /// Of a delete: the parameter that takes the ids as a comma list; there is no body then.
     #[serde(default)]
     pub id_query: Option<IdPlace>,
@@ -457,6 +464,21 @@ pub enum Body {
     ArrayOfOne,
     /// The payload, an array that is not empty, as it is.
     Array,
+    /// The id of `id_body` as text, the only element of an array; a payload is refused.
+    ArrayOfId,
+}
+
+impl Body {
+    /// Its name in a row.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Object => "object",
+            Self::ArrayOfOne => "array_of_one",
+            Self::Array => "array",
+            Self::ArrayOfId => "array_of_id",
+        }
+    }
 }
 
 /// Where an id goes that the path has no place for.
@@ -467,6 +489,9 @@ pub struct IdPlace {
     pub name: String,
     /// The id's name in a command's `path`.
     pub id: String,
+    /// The id may be [`DEFAULT_PART`], which leaves the parameter out: settings of the store instead of a channel.
+    #[serde(default)]
+    pub default: bool,
 }
 
 /// A unique field by which a thing can be found.
@@ -477,6 +502,34 @@ pub struct NaturalKey {
     pub field: String,
     /// The list parameter that finds it.
     pub param: String,
+    /// The list that takes the parameter, where that is not the one at the path of the create.
+    #[serde(default)]
+    pub list: Option<String>,
+    /// The fields that it is unique together with.
+    #[serde(default)]
+    pub with: Vec<KeyPart>,
+    /// Characters of the value that the store keeps. It cuts a longer one, which so finds nothing: it is no key.
+    #[serde(default)]
+    pub max_chars: Option<usize>,
+}
+
+impl NaturalKey {
+    /// Its fields, for people: `namespace and key`.
+    pub fn fields(&self) -> String {
+        let all = std::iter::once(&self.field).chain(self.with.iter().map(|part| &part.field));
+        all.map(String::as_str).collect::<Vec<_>>().join(" and ")
+    }
+}
+
+/// A further field of a key that is unique only as a whole.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPart {
+    /// The field of payload and entity.
+    pub field: String,
+    /// The list parameter that narrows by it. Where there is none, it is compared in the rows of the list only.
+    #[serde(default)]
+    pub param: Option<String>,
 }
 
 /// The items of a body.

@@ -395,8 +395,8 @@ fn forbidden(action: &Action, name: &str) -> Option<&'static str> {
 fn payload<'a>(action: &Action, given: Option<&'a RawValue>) -> Result<Option<&'a str>, Fault> {
     let bad = |detail: &str| Err((Reason::BadPayload, detail.to_owned()));
     match (action.body, given.map(RawValue::get)) {
-        (Body::None, None) => Ok(None),
-        (Body::None, Some(_)) => bad("this action takes no payload"),
+        (Body::None | Body::ArrayOfId, None) => Ok(None),
+        (Body::None | Body::ArrayOfId, Some(_)) => bad("this action takes no payload"),
         (Body::Object | Body::ArrayOfOne | Body::Array, None) => bad("this action needs a payload"),
         (_, Some(text)) if text.len() > MAX_PAYLOAD_BYTES => bad("the payload is larger than 1 MiB"),
         (Body::Array, Some(text)) if !text.starts_with('[') || text[1..].trim_start().starts_with(']') => {

@@ -8,8 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
 use super::decode::{Checked, Fault, is_number};
-use crate::catalog::row::IdPlace;
-use crate::catalog::{Action, Body, Class};
+use crate::catalog::row::{IdPlace, NaturalKey};
+use crate::catalog::{Action, Body, Class, DEFAULT_PART, Pages};
 use crate::model::reason::Reason;
 use crate::model::request::{ApiPath, Method, Purpose, Request};
 
@@ -34,9 +34,8 @@ pub(super) struct Plan {
 #[derive(Debug, Clone)]
 pub(super) struct Probe {
     pub(super) request: Request,
-    /// Field names down to the unique field.
-    field: String,
-    value: String,
+    /// What the thing holds: field names down to a field, and its value. The first one names the key.
+    holds: Vec<(String, String)>,
     /// Where the thing's own id stands in its JSON.
     id_at: String,
 }
@@ -108,7 +107,7 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
     // The upsert's own row says by which fields; the create's where no list is given.
     let keys = if command.action().natural_key.is_empty() { creating } else { command.action() };
     let Some(probe) = probe_by(command, keys, creating, body)? else {
-        let fields: Vec<&str> = keys.natural_key.iter().map(|key| key.field.as_str()).collect();
+        let fields: Vec<String> = keys.natural_key.iter().map(NaturalKey::fields).collect();
         let detail =
             format!("an upsert needs one of {} in the payload, to find the thing by", fields.join(", "));
         return Err((Reason::BadPayload, detail));
@@ -157,7 +156,8 @@ fn request<'a>(
     };
     let bad_id = |what: String| (Reason::BadId, what);
     // The catalogue refuses such a row when it is loaded. It would cost a shop all its orders: asked once more.
-    if method == Method::Delete && !template.ends_with('}') && action.id_query.is_empty() {
+    let names_one = template.ends_with('}') || !action.id_query.is_empty() || action.only_one;
+    if method == Method::Delete && !names_one {
         return Err(bad_id(format!("action {:?} would delete a whole collection", action.name)));
     }
     let path = ApiPath::render(template, &id).map_err(|bad| bad_id(bad.to_string()))?;
@@ -165,7 +165,10 @@ fn request<'a>(
         |place: &IdPlace| id(&place.id).ok_or_else(|| bad_id(format!("the id {:?} is missing", place.id)));
     let mut query = Vec::with_capacity(command.query.len() + action.id_query.len());
     for place in &action.id_query {
-        query.push((place.name.clone(), given(place)?.to_owned()));
+        let id = given(place)?;
+        if !(place.default && id == DEFAULT_PART) {
+            query.push((place.name.clone(), id.to_owned()));
+        }
     }
     query.extend(command.query.iter().cloned());
     let mut payload = command.payload.clone();
@@ -177,6 +180,10 @@ fn request<'a>(
         }
     }
     let body = match (action.body, payload) {
+        (Body::ArrayOfId, _) => {
+            let ids = action.id_body.iter().map(given).collect::<Result<Vec<_>, _>>()?;
+            Some(Value::from(ids).to_string().into())
+        }
         (Body::None, _) | (_, None) => None,
         (Body::Object | Body::Array, Some(payload)) => Some(payload),
         (Body::ArrayOfOne, Some(payload)) => {
@@ -264,24 +271,46 @@ fn probe(command: &Checked, action: &Action, body: &Map<String, Value>) -> Resul
     probe_by(command, action, action, body)
 }
 
-/// A probe by the best natural key that the payload holds. The collection that is posted to is the one that is read.
+/// A probe by the best natural key that the payload holds. The collection that is posted to is the one that is read,
+/// unless the key has a list of its own.
 fn probe_by(
     command: &Checked,
     keys: &Action,
     create: &Action,
     body: &Map<String, Value>,
 ) -> Result<Option<Probe>, Fault> {
-    let (Some(template), Some(id_at)) = (&create.path, command.entity.key.last()) else { return Ok(None) };
+    let Some(id_at) = command.entity.key.last() else { return Ok(None) };
     for key in &keys.natural_key {
-        let held = at(body, &key.field).and_then(scalar).filter(|value| !value.trim().is_empty());
-        let Some(value) = held else { continue };
-        let path = ApiPath::render(template, |name| command.path_id(name))
+        let Some((holds, mut query)) = held(key, body) else { continue };
+        let Some(list) = key.list.as_ref().or(create.path.as_ref()) else { return Ok(None) };
+        let path = ApiPath::render(list, |name| command.path_id(name))
             .map_err(|bad| (Reason::BadId, bad.to_string()))?;
-        let query = vec![(key.param.clone(), value.clone()), ("limit".to_owned(), PROBE_PAGE.to_owned())];
+        // What is not listed in pages takes no limit.
+        if command.entity.list.as_ref().is_none_or(|list| list.pages != Pages::None) {
+            query.push(("limit".to_owned(), PROBE_PAGE.to_owned()));
+        }
         let request = Request { method: Method::Get, path, query, body: None, purpose: Purpose::Command };
-        return Ok(Some(Probe { request, field: key.field.clone(), value, id_at: id_at.clone() }));
+        return Ok(Some(Probe { request, holds, id_at: id_at.clone() }));
     }
     Ok(None)
+}
+
+/// The fields of a key with their values, and the query that narrows a list to them; none where the payload lacks one.
+#[expect(clippy::type_complexity, reason = "two lists of pairs, taken apart at once")]
+fn held(
+    key: &NaturalKey,
+    body: &Map<String, Value>,
+) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
+    let first = std::iter::once((&key.field, Some(&key.param)));
+    let parts = first.chain(key.with.iter().map(|part| (&part.field, part.param.as_ref())));
+    let (mut holds, mut query) = (Vec::with_capacity(1 + key.with.len()), Vec::new());
+    for (field, param) in parts {
+        let value = at(body, field).and_then(scalar).filter(|value| !value.trim().is_empty())?;
+        query.extend(param.map(|param| (param.clone(), value.clone())));
+        holds.push((field.clone(), value));
+    }
+    let fits = key.max_chars.is_none_or(|max| holds.iter().all(|(_, value)| value.chars().count() <= max));
+    fits.then_some((holds, query))
 }
 
 impl Probe {
@@ -315,17 +344,18 @@ impl Probe {
     }
 
     fn is_it(&self, row: &Value) -> bool {
-        let Some(held) = row.as_object().and_then(|row| at(row, &self.field)).and_then(scalar) else {
-            return false;
-        };
-        // BigCommerce keeps one customer for an address, however it is written.
-        let fold = self.field.rsplit('.').next() == Some("email");
-        if fold { held.to_lowercase() == self.value.to_lowercase() } else { held == self.value }
+        let Some(row) = row.as_object() else { return false };
+        self.holds.iter().all(|(field, value)| {
+            let Some(held) = at(row, field).and_then(scalar) else { return false };
+            // BigCommerce keeps one customer for an address, however it is written.
+            let fold = field.rsplit('.').next() == Some("email");
+            if fold { held.to_lowercase() == value.to_lowercase() } else { held == *value }
+        })
     }
 
     /// The unique field, for a message.
     pub(super) fn field(&self) -> &str {
-        &self.field
+        self.holds.first().map_or("key", |(field, _)| field)
     }
 }
 

@@ -6,7 +6,7 @@ mod simulation;
 mod table;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 
 use futures::executor::block_on;
 use serde_json::{Value, json};
@@ -20,6 +20,9 @@ const COMMANDS: &str = "bigcommerce.main.commands";
 const RESULTS: &str = "bigcommerce.main.results";
 const DLQ: &str = "bigcommerce.main.dlq";
 const LEDGER: &str = "bigcommerce.main.ledger";
+
+/// Read once: tests over all actions make a path for each.
+static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::embedded().unwrap()));
 
 /// What a store says to a request, and the how-manieth it is.
 type Answers = dyn Fn(&Request, usize) -> Reply + Send + Sync;
@@ -125,7 +128,7 @@ fn route(store: &Arc<FakeStore>) -> Route<FakeStore> {
 }
 
 fn outgoing(routes: Vec<Route<FakeStore>>, log: &Arc<FakeLog>) -> Outgoing<FakeStore, FakeLog> {
-    let catalog = Arc::new(Catalog::embedded().unwrap());
+    let catalog = Arc::clone(&CATALOG);
     let config = OutgoingConfig { routes, catalog, limits: Limits::default() };
     Outgoing::new(config, log.clone(), Arc::new(|| 1_000))
 }

@@ -4,7 +4,6 @@
 //! command, writes of a key in order, and at most one effect of what must not be done twice.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -16,8 +15,6 @@ const KEYS: i64 = 5;
 const COMMANDS_OF_A_LIFE: i64 = 40;
 /// About three seconds of a debug build.
 const LIVES: u64 = 60;
-
-static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::embedded().unwrap()));
 
 /// What the simulated store holds, and all that was done to it.
 struct Shop {
