@@ -299,8 +299,7 @@ fn path(
             return Err((Reason::BadId, format!("path has no {name:?}, which this action needs")));
         };
         let id = path_id(value).map_err(|why| (Reason::BadId, format!("path has a bad {name:?}: {why}")))?;
-        let is_listed = action.id_query.iter().any(|place| place.id == name && place.name.ends_with(":in"));
-        if is_listed && !is_number(&id) && uuid::Uuid::try_parse(&id).is_err() {
+        if is_filter(action, name) && !is_number(&id) && uuid::Uuid::try_parse(&id).is_err() {
             // A filter that the store cannot read may be a filter that it ignores: the request would then mean all.
             let detail = format!("path has a bad {name:?}: a number or a UUID is needed here");
             return Err((Reason::BadId, detail));
@@ -308,6 +307,14 @@ fn path(
         ids.push((name.to_owned(), id));
     }
     Ok(ids)
+}
+
+/// Whether an id narrows what a request is about, in a request of its own or in one with others.
+fn is_filter(action: &Action, id: &str) -> bool {
+    let deletes = action.method == Some(Method::Delete);
+    let alone = action.id_query.iter().filter(|place| deletes || place.name.ends_with(":in"));
+    let together = action.batch.iter().filter_map(|batch| batch.id_query.as_ref());
+    alone.chain(together).any(|place| place.id == id)
 }
 
 fn path_id(value: &Value) -> Result<String, String> {

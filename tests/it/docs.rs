@@ -84,20 +84,17 @@ fn the_readme_counts_what_the_catalogue_holds() {
     let is_told_of = |entity: &Entity| scopes(entity) > 0 || !catalog.scopes_of(&entity.name).1.is_empty();
     let with_webhook = entities().filter(|entity| entity.is_readable() && is_told_of(entity)).count();
     let nothing = entities().count() - readable;
+    let actions = entities().map(|entity| entity.action.len()).sum::<usize>();
+    let written = entities().filter(|entity| !entity.action.is_empty()).count();
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     for sentence in [
         format!(
             "{readable} entities can be read, {listed} of them listed; {with_webhook} have webhooks, with {own} scopes."
         ),
         format!("Of {nothing} rows nothing can be read at all"),
+        format!("What can be written: {actions} actions of {written} entities"),
     ] {
         assert!(readme.contains(&sentence), "README.md does not say: {sentence}");
-    }
-    for action in entities().flat_map(|entity| entity.action.iter().map(move |action| (entity, action))) {
-        let (entity, action) = (&action.0.name, &action.1.name);
-        let written = readme.lines().skip_while(|line| !line.starts_with("What can be written:")).take(2);
-        let written = written.collect::<Vec<_>>().join(" ");
-        assert!(written.contains(entity) && written.contains(action), "{entity} {action}: {written}");
     }
 }
 

@@ -4,6 +4,7 @@
 mod refusals;
 mod simulation;
 mod table;
+mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{LazyLock, Mutex};

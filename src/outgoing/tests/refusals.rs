@@ -250,6 +250,14 @@ fn a_customer_is_deleted_by_an_id_that_the_store_can_read() {
 }
 
 #[test]
+fn an_id_that_goes_into_the_filter_of_a_delete_is_one_that_the_store_can_read() {
+    // A filter of another kind; and a path which becomes a filter when deletes share a request.
+    for (entity, id) in [("price_list_assignment", "assignment_id"), ("product", "product_id")] {
+        check(command(1, &json!({"entity": entity, "action": "delete", "path": {id: "abc"}})), "bad_id");
+    }
+}
+
+#[test]
 fn poison_does_not_wait_for_its_key() {
     let mut bench = Bench::new(FakeStore::scripted(vec![done("{}")]));
     bench.accept(command(1, &update()));
