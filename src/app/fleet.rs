@@ -132,7 +132,7 @@ impl Fleet {
         }
         let load = Load::new(settings).map_err(failed)?;
         let changes = Changes::between(&old.load, &load);
-        let clients = self.clients(old, &load.settings).map_err(failed)?;
+        let clients = self.clients(old, &load).map_err(failed)?;
         let mut degraded = Vec::new();
         if names_of(&topics::specs(&old.load.settings)) != names_of(&topics::specs(&load.settings)) {
             degraded = cluster::prepare(&self.ground.kafka, &load.settings).await.map_err(failed)?;
@@ -142,16 +142,20 @@ impl Fleet {
     }
 
     /// The clients of the new settings: those that can go on do, with what they know of their store's quota.
-    fn clients(&self, old: &InForce, settings: &Settings) -> Result<Clients> {
+    fn clients(&self, old: &InForce, load: &Load) -> Result<Clients> {
+        let caps = load.catalog.caps();
+        let same_caps = old.load.catalog.caps() == caps;
         let client = |store: &StoreSettings| {
             let before = old.load.settings.store(&store.name).zip(old.clients.get(&store.name));
             let client = match before {
-                Some((before, client)) if !changes::needs_another_client(before, store) => client.clone(),
-                _ => Arc::new(stores::client(store, Some(&self.ground.metrics))?),
+                Some((before, client)) if same_caps && !changes::needs_another_client(before, store) => {
+                    client.clone()
+                }
+                _ => Arc::new(stores::client(store, caps, Some(&self.ground.metrics))?),
             };
             Ok((store.name.clone(), client))
         };
-        settings.stores.iter().map(client).collect()
+        load.settings.stores.iter().map(client).collect()
     }
 
     /// Drains the stores that leave or change, and starts those that come or changed, each on its own.

@@ -137,7 +137,7 @@ impl App {
         for warning in &settings.warnings {
             warn!("settings: {warning}");
         }
-        let clients = stores::clients(&settings, Some(&metrics))?;
+        let clients = stores::clients(&load, Some(&metrics))?;
         let in_force = watch::Sender::new(Arc::new(InForce { load, clients }));
         let (reloader, orders) = Reloader::channel();
         let mut lifecycle = Lifecycle::new();

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use url::Url;
 
+use super::load::Load;
 use crate::bigcommerce::hooks_plan::{Owner, Wanted};
 use crate::bigcommerce::{ClientConfig, StoreClient};
+use crate::catalog::caps::Cap;
 use crate::config::{Settings, SignaturePolicy, StoreSettings};
 use crate::engine::budget::BudgetConfig;
 use crate::receiver::{self, StoreAuth};
@@ -17,10 +19,11 @@ use crate::telemetry::Metrics;
 ///
 /// # Errors
 /// The store's address or token cannot be used.
-pub fn client(store: &StoreSettings, metrics: Option<&Metrics>) -> Result<StoreClient> {
+pub fn client(store: &StoreSettings, caps: &[Cap], metrics: Option<&Metrics>) -> Result<StoreClient> {
     let mut config =
         ClientConfig::new(store.store_hash.clone(), store.access_token.clone(), store.base_uri.clone());
     config.budget = BudgetConfig { reserve: store.budget.reserve, ..BudgetConfig::default() };
+    config.caps = caps.to_vec();
     if let Some(metrics) = metrics {
         let (metrics, name) = (metrics.clone(), store.name.clone());
         config.on_reply = Some(Arc::new(move |seen| {
@@ -38,8 +41,11 @@ pub fn client(store: &StoreSettings, metrics: Option<&Metrics>) -> Result<StoreC
 ///
 /// # Errors
 /// See [`client`].
-pub fn clients(settings: &Settings, metrics: Option<&Metrics>) -> Result<BTreeMap<String, Arc<StoreClient>>> {
-    settings.stores.iter().map(|store| Ok((store.name.clone(), Arc::new(client(store, metrics)?)))).collect()
+pub fn clients(load: &Load, metrics: Option<&Metrics>) -> Result<BTreeMap<String, Arc<StoreClient>>> {
+    let of = |store: &StoreSettings| {
+        Ok((store.name.clone(), Arc::new(client(store, load.catalog.caps(), metrics)?)))
+    };
+    load.settings.stores.iter().map(of).collect()
 }
 
 /// What a store should be subscribed to: every scope of every entity that is configured for it.

@@ -22,6 +22,7 @@ use super::body::Bodies;
 use super::caps::Caps;
 use super::classify::{self, Content, End, Facts};
 use super::{guard, headers};
+use crate::catalog::caps::Cap;
 use crate::engine::budget::{BudgetConfig, QuotaView};
 use crate::model::request::{Answer, ApiPath, Method, Purpose, Reply, Request};
 use crate::runtime::ports::Store;
@@ -59,6 +60,8 @@ pub struct ClientConfig {
     pub timeouts: Timeouts,
     /// Requests at once; default 16.
     pub at_once: usize,
+    /// Requests at once on single endpoints; default none.
+    pub caps: Vec<Cap>,
     /// Told of every reply, for metrics.
     pub on_reply: Option<OnReply>,
 }
@@ -76,6 +79,7 @@ impl ClientConfig {
             budget: BudgetConfig::default(),
             timeouts: Timeouts::default(),
             at_once: DEFAULT_AT_ONCE,
+            caps: Vec::new(),
             on_reply: None,
         }
     }
@@ -177,7 +181,7 @@ impl StoreClient {
             address,
             access,
             admission: Admission::new(config.budget, config.at_once),
-            caps: Caps::new(),
+            caps: Caps::new(&config.caps),
             bodies: Bodies::new(),
             timeouts: config.timeouts,
             on_reply: config.on_reply,

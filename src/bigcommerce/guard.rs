@@ -5,6 +5,7 @@
 //! filter that this very endpoint is documented to know: an unknown filter may be ignored by the store, which
 //! again deletes everything. A body of ids does not count, since proxies may drop the body of a delete.
 
+use crate::catalog::nameless;
 use crate::model::ids::check_part;
 use crate::model::request::{Method, Request};
 
@@ -110,17 +111,11 @@ fn is_placeholder(segment: &str) -> bool {
     segment.len() > 2 && segment.starts_with('{') && segment.ends_with('}')
 }
 
-/// The template with its placeholders' names left out, since catalogues name them differently.
-pub(super) fn plain(template: &str) -> String {
-    let plain = |segment| if is_placeholder(segment) { "{}" } else { segment };
-    template.split('/').map(plain).collect::<Vec<_>>().join("/")
-}
-
 fn check_delete(request: &Request) -> Result<(), Refused> {
     if request.body.is_some() {
         return Err(Refused::DeleteBody);
     }
-    let plain = plain(request.path.template());
+    let plain = nameless(request.path.template());
     if plain.ends_with("/{}") || ONE_OF_ITS_KIND.contains(&plain.as_str()) {
         return Ok(());
     }

@@ -125,15 +125,19 @@ fn reads(entity: &Entity, faults: &mut Faults<'_>) {
 
 /// A path whose segments are plain or a whole `{id}`.
 fn template(path: &str, known: &[String], faults: &mut Faults<'_>) {
-    let versioned = path.starts_with("/v2/") || path.starts_with("/v3/");
-    let plain = |segment: &str| check_part(segment).is_ok();
-    let good = |segment: &str| plain(segment) || placeholder(segment).is_some_and(is_name);
-    if !versioned || !path.split('/').skip(1).all(good) {
+    if !is_template(path) {
         faults.add(format!("the path {path:?} is not one: /v2/ or /v3/, then names and whole {{ids}}"));
     }
     for id in placeholders(path).filter(|id| !known.iter().any(|k| k == id)) {
         faults.add(format!("the path {path:?} needs {id:?}, which is none of its ids {known:?}"));
     }
+}
+
+/// Whether a text is a path of the API whose segments are plain or a whole `{id}`.
+pub(super) fn is_template(path: &str) -> bool {
+    let versioned = path.starts_with("/v2/") || path.starts_with("/v3/");
+    let good = |segment: &str| check_part(segment).is_ok() || placeholder(segment).is_some_and(is_name);
+    versioned && path.split('/').skip(1).all(good)
 }
 
 fn placeholder(segment: &str) -> Option<&str> {

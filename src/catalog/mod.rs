@@ -5,11 +5,13 @@
 //! itself, or another, is refused when the catalogue is loaded, and a test compares every row with the OpenAPI file of
 //! BigCommerce's that it names.
 
+pub mod caps;
 mod check;
 mod links;
 pub mod place;
 pub mod row;
 mod scopes;
+mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -57,6 +59,7 @@ pub struct Catalog {
     by_name: HashMap<String, usize>,
     by_scope: HashMap<String, (usize, usize)>,
     wildcards: Vec<Wildcard>,
+    caps: Vec<caps::Cap>,
     /// The entities whose rows are the user's.
     own: Vec<String>,
 }
@@ -102,14 +105,16 @@ impl Catalog {
             })?;
             entities.extend(family.entity.into_iter().map(Arc::new));
         }
-        Self::of(entities, Vec::new())
+        let caps = caps::embedded().map_err(|fault| BadCatalog(vec![fault]))?;
+        Self::of(entities, Vec::new(), caps)
     }
 
-    /// This catalogue with rows of the user's: a row of a known name takes that one's place, wholly.
+    /// This catalogue with rows of the user's: a row of a known name takes that one's place, wholly; a cap takes its
+    /// endpoints away from those that ship.
     ///
     /// # Errors
     /// All faults found; the user's rows are held to the same rules as those that ship.
-    pub fn with(&self, rows: Vec<Entity>) -> Result<Self, BadCatalog> {
+    pub fn with(&self, rows: Vec<Entity>, caps: &[caps::Cap]) -> Result<Self, BadCatalog> {
         let mut entities = self.entities.clone();
         let mut own = Vec::new();
         let mut faults = Vec::new();
@@ -124,21 +129,24 @@ impl Catalog {
                 None => entities.push(Arc::new(row)),
             }
         }
-        match Self::of(entities, own) {
+        // Counted as the user wrote them, so before they are among ours.
+        caps::faults(caps, &mut faults);
+        match Self::of(entities, own, caps::with(&self.caps, caps)) {
             Ok(catalog) if faults.is_empty() => Ok(catalog),
             Ok(_) => Err(BadCatalog(faults)),
             Err(BadCatalog(more)) => Err(BadCatalog(faults.into_iter().chain(more).collect())),
         }
     }
 
-    /// As [`Catalog::with`], of rows as a config has them.
+    /// As [`Catalog::with`], of rows as a config has them: entities, and caps, which have `at_once` and no name.
     ///
     /// # Errors
-    /// All faults found; of a row without a name, the entity is `row N`, counted from 1.
+    /// All faults found; of an entity without a name, it is `row N`, and of a cap `cap N`, counted from 1.
     pub fn with_rows(&self, rows: &[serde_json::Value]) -> Result<Self, BadCatalog> {
-        let mut entities = Vec::with_capacity(rows.len());
+        let (mut entities, mut caps) = (Vec::with_capacity(rows.len()), Vec::new());
         let mut faults = Vec::new();
-        for (at, row) in rows.iter().enumerate() {
+        let (limits, rows): (Vec<_>, Vec<_>) = rows.iter().partition(|row| is_cap(row));
+        for (at, row) in rows.into_iter().enumerate() {
             let name = row.get("name").and_then(serde_json::Value::as_str).map(str::to_owned);
             match Entity::deserialize(row) {
                 Ok(entity) => entities.push(entity),
@@ -148,11 +156,17 @@ impl Catalog {
                 }),
             }
         }
+        for (at, row) in limits.into_iter().enumerate() {
+            match caps::Cap::deserialize(row) {
+                Ok(cap) => caps.push(cap),
+                Err(error) => faults.push(Fault { entity: caps::cap_name(at), what: error.to_string() }),
+            }
+        }
         // Rows that refer to one that could not be read would be blamed for it.
-        if faults.is_empty() { self.with(entities) } else { Err(BadCatalog(faults)) }
+        if faults.is_empty() { self.with(entities, &caps) } else { Err(BadCatalog(faults)) }
     }
 
-    fn of(entities: Vec<Arc<Entity>>, own: Vec<String>) -> Result<Self, BadCatalog> {
+    fn of(entities: Vec<Arc<Entity>>, own: Vec<String>, caps: Vec<caps::Cap>) -> Result<Self, BadCatalog> {
         let mut faults = Vec::new();
         let (mut by_name, mut by_scope) = (HashMap::new(), HashMap::new());
         for (index, entity) in entities.iter().enumerate() {
@@ -178,7 +192,7 @@ impl Catalog {
             return Err(BadCatalog(faults));
         }
         let wildcards = scopes::wildcards(WILDCARDS, by_scope.keys());
-        Ok(Self { entities, by_name, by_scope, wildcards, own })
+        Ok(Self { entities, by_name, by_scope, wildcards, caps, own })
     }
 
     /// All entities, in the order of the files; those that a user added come last.
@@ -199,6 +213,16 @@ impl Catalog {
     /// The wildcards that can be subscribed to, with the scopes that they surely bring.
     pub fn wildcards(&self) -> &[Wildcard] {
         &self.wildcards
+    }
+
+    /// How many requests run at once on single endpoints.
+    pub fn caps(&self) -> &[caps::Cap] {
+        &self.caps
+    }
+
+    /// The cap of an endpoint, whatever the path calls its ids.
+    pub fn cap(&self, method: Method, path: &str) -> Option<&caps::Cap> {
+        caps::of(&self.caps, method, path)
     }
 
     /// The scopes that are about an entity: its own, and those that are about it beside another.
@@ -273,6 +297,18 @@ impl Action {
         }
         ids
     }
+}
+
+/// A row of the settings that is a cap: an entity would have a name.
+fn is_cap(row: &serde_json::Value) -> bool {
+    row.get("name").is_none() && row.get("at_once").is_some()
+}
+
+/// A path template without the names of its ids, since rows name them differently: `/v2/orders/{}`.
+pub fn nameless(template: &str) -> String {
+    let is_place = |segment: &str| segment.len() > 2 && segment.starts_with('{') && segment.ends_with('}');
+    let plain = |segment| if is_place(segment) { "{}" } else { segment };
+    template.split('/').map(plain).collect::<Vec<_>>().join("/")
 }
 
 /// The names of the `{name}` segments of a path template.

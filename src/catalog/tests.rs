@@ -141,6 +141,16 @@ fn faults(row: serde_json::Value) -> Vec<String> {
     }
 }
 
+/// The actions of a row: one delete.
+fn delete(fields: &str) -> String {
+    format!(r#"[{{"name":"x","method":"DELETE","class":"A",{fields}}}]"#)
+}
+
+/// The actions of a row: one update.
+fn put(fields: &str) -> String {
+    format!(r#"[{{"name":"x","method":"PUT","path":"/v3/things","class":"A",{fields}}}]"#)
+}
+
 #[test]
 fn every_fault_of_a_row_is_named() {
     assert_eq!(faults(thing()), Vec::<String>::new());
@@ -201,6 +211,44 @@ fn every_fault_of_a_row_is_named() {
         ),
         ("/action", r#"[{"name":"x","method":"PUT","path":"/v3/a{b}","class":"A"}]"#, "is not one"),
         ("/action", r#"[{"name":"x","method":"GET","path":"/v3/things","class":"A"}]"#, "is a read"),
+        ("/action", &delete(r#""path":"/v3/things","only_one":true"#), "deletes a collection"),
+        ("/action", &delete(r#""path":"/v3/things/{a}/parts","only_one":true"#), ""),
+        ("/action", &delete(r#""path":"/v3/things/{a}/parts""#), "deletes a collection"),
+        (
+            "/action",
+            &delete(r#""path":"/v3/things","id_query":[{"name":"id:in","id":"a","default":true}]"#),
+            "leaves an id out",
+        ),
+        ("/action", &delete(r#""path":"/v3/things/{a}","body":"object""#), "a proxy may drop"),
+        ("/action", &put(r#""body":"array_of_id""#), "no place for it"),
+        ("/action", &put(r#""body":"array","id_body":[{"name":"id","id":"a"}]"#), "no place for it"),
+        (
+            "/action",
+            &put(r#""body":"object","id_body":[{"name":"id","id":"a","default":true}]"#),
+            "out of the body",
+        ),
+        (
+            "/action",
+            &put(r#""body":"object","natural_key":[{"field":"a b","param":"a"}]"#),
+            "no place in its JSON",
+        ),
+        (
+            "/action",
+            &put(r#""body":"object","natural_key":[{"field":"a","param":"limit"}]"#),
+            "no parameter of its own",
+        ),
+        (
+            "/action",
+            &put(r#""body":"array_of_one","batch":{"max":2,"without":["b"]}"#),
+            "which it does not have",
+        ),
+        (
+            "/action",
+            &put(
+                r#""body":"array_of_one","id_body":[{"name":"id","id":"a"}],"batch":{"max":2,"without":["a"]}"#,
+            ),
+            "does without all ids",
+        ),
         ("/colour", r#""red""#, "unknown field `colour`"),
     ] {
         let mut row = thing();

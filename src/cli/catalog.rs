@@ -10,7 +10,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{ConfigArg, EXIT_CONFIG, EXIT_USAGE, Output, complain, say};
-use crate::catalog::{Catalog, Entity, List, Scope};
+use crate::catalog::row::NaturalKey;
+use crate::catalog::{Action, Catalog, Entity, List, Scope};
 use crate::config::{self, ConfigErrors};
 
 /// What to show.
@@ -206,20 +207,7 @@ fn table<const N: usize>(header: [&str; N]) -> comfy_table::Table {
 
 fn details(catalog: &Catalog, entity: &Entity) -> Value {
     let mut row = entity_json(catalog, entity);
-    let actions: Vec<Value> = entity
-        .action
-        .iter()
-        .map(|action| {
-            json!({
-                "action": action.name,
-                "method": action.method.map(|method| method.as_str()),
-                "path": action.path,
-                "path_ids": action.path_ids(),
-                "class": action.class.name(),
-                "natural_key": action.natural_key.iter().map(|key| key.field.as_str()).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
+    let actions: Vec<Value> = entity.action.iter().map(|action| action_json(catalog, action)).collect();
     let includes: Vec<Value> = entity
         .include
         .iter()
@@ -238,4 +226,48 @@ fn details(catalog: &Catalog, entity: &Entity) -> Value {
     row["default"] = json!(entity.default);
     row["oauth"] = json!(entity.oauth);
     row
+}
+
+fn action_json(catalog: &Catalog, action: &Action) -> Value {
+    let cap = |path: Option<&str>| Some(catalog.cap(action.method?, path?)?.at_once);
+    let batch = action.batch.as_ref().map(|batch| {
+        let path = batch.path.as_deref().or(action.path.as_deref());
+        json!({ "path": path, "max": batch.max, "at_once": cap(path) })
+    });
+    json!({
+        "action": action.name,
+        "method": action.method.map(|method| method.as_str()),
+        "path": action.path,
+        "path_ids": action.path_ids(),
+        "class": action.class.name(),
+        "body": action.body.name(),
+        "items": action.items.as_ref().map(|items| json!({ "field": items.field, "max": items.max })),
+        "natural_key": action.natural_key.iter().map(NaturalKey::fields).collect::<Vec<_>>(),
+        "already_so": action.already_so,
+        "appends": action.appends,
+        "at_once": cap(action.path.as_deref()),
+        "batch": batch,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_shows_how_it_is_written() {
+        let catalog = Catalog::embedded().unwrap();
+        let shown = details(&catalog, catalog.entity("customer").unwrap());
+        let action = |name: &str| {
+            shown["actions"].as_array().unwrap().iter().find(|a| a["action"] == name).unwrap().clone()
+        };
+        let create = action("create");
+        assert_eq!((&create["class"], &create["body"]), (&json!("B"), &json!("array_of_one")));
+        assert_eq!(create["natural_key"], json!(["email"]));
+        assert_eq!(create["batch"], json!({ "path": "/v3/customers", "max": 10, "at_once": null }));
+        assert_eq!(action("update")["at_once"], 3);
+        assert_eq!(action("delete")["already_so"], json!([404]));
+        let metafield = details(&catalog, catalog.entity("customer_metafield").unwrap());
+        assert_eq!(metafield["actions"][0]["natural_key"], json!(["namespace and key"]));
+    }
 }

@@ -116,7 +116,7 @@ async fn ask(settings: &Settings, name: &str) -> Result<()> {
     use crate::model::request::{Answer, Purpose};
     use crate::runtime::ports::Store as _;
     let store = settings.store(name).context("it is not configured")?;
-    let client = stores::client(store, None)?;
+    let client = stores::client(store, &[], None)?;
     let request = crate::catalog::plain_get("/v2/time", Vec::new(), Purpose::Upkeep)?;
     let reply = client.send(request).await;
     if reply.answer != Answer::Done {

@@ -10,7 +10,7 @@ use super::names::{EntityNames, RowFault};
 use super::section::{Reading, Section};
 use super::tree::{Node, Place, Scalar, ScalarKind, Value};
 
-pub(super) const KEYS: &[&str] = &["entities"];
+pub(super) const KEYS: &[&str] = &["entities", "caps"];
 
 /// The management API has some two hundred entities.
 const MAX_ROWS: usize = 500;
@@ -19,6 +19,7 @@ const MAX_ROWS: usize = 500;
 pub(super) struct Rows<'n> {
     section: &'n Node,
     entries: &'n [Node],
+    caps: &'n [Node],
     /// As they are written.
     pub(super) values: Vec<serde_json::Value>,
 }
@@ -27,13 +28,23 @@ pub(super) struct Rows<'n> {
 pub(super) fn read<'n>(cx: &mut Reading<'_>, root: &'n Node) -> Option<Rows<'n>> {
     let Value::Map(sections) = &root.value else { return None };
     let (_, section) = sections.iter().find(|(key, _)| key.name == "catalog")?;
-    let entries = Section::open(cx, section, "catalog", KEYS).list(cx, "entities")?;
-    if let Some(one_too_many) = entries.get(MAX_ROWS) {
-        let message = format!("`catalog.entities` has {} rows", entries.len());
-        cx.wrong(Mistake::new(&one_too_many.at, message, format!("at most {MAX_ROWS}")));
+    let keys = Section::open(cx, section, "catalog", KEYS);
+    let mut rows = |key: &str| {
+        let all = keys.list(cx, key).unwrap_or_default();
+        if let Some(one_too_many) = all.get(MAX_ROWS) {
+            let message = format!("`catalog.{key}` has {} rows", all.len());
+            cx.wrong(Mistake::new(&one_too_many.at, message, format!("at most {MAX_ROWS}")));
+        }
+        &all[..all.len().min(MAX_ROWS)]
+    };
+    let (entries, caps) = (rows("entities"), rows("caps"));
+    for cap in caps.iter().filter(|cap| !has_key(cap, "at_once")) {
+        let message = "a row of `catalog.caps` has no `at_once`";
+        cx.wrong(Mistake::new(&cap.at, message, "how many requests run at once"));
     }
-    let entries = &entries[..entries.len().min(MAX_ROWS)];
-    Some(Rows { section, entries, values: entries.iter().map(json).collect() })
+    let caps_read = caps.iter().filter(|cap| has_key(cap, "at_once"));
+    let values = entries.iter().chain(caps_read).map(json).collect();
+    Some(Rows { section, entries, caps, values })
 }
 
 /// The names of the catalogue with these rows; none, and a mistake for each fault, where they are refused.
@@ -47,10 +58,13 @@ pub(super) fn merge(cx: &mut Reading<'_>, rows: &Rows<'_>) -> Option<Box<dyn Ent
             Some(name) => name == entity,
             None => format!("row {}", at + 1) == entity,
         };
-        let entry = rows.entries.iter().enumerate().rfind(is_meant).map(|(_, entry)| entry);
+        let cap =
+            entity.strip_prefix("cap ").and_then(|number| rows.caps.get(number.parse::<usize>().ok()? - 1));
+        let entry = cap.or_else(|| rows.entries.iter().enumerate().rfind(is_meant).map(|(_, entry)| entry));
         let place = entry.map_or(&rows.section.at, |entry| blamed(entry, &what));
-        let mistake =
-            Mistake::new(place, format!("entity `{entity}`: {what}"), "a sound row of the catalogue");
+        let who =
+            if cap.is_some() { format!("`catalog.caps`, {entity}") } else { format!("entity `{entity}`") };
+        let mistake = Mistake::new(place, format!("{who}: {what}"), "a sound row of the catalogue");
         cx.wrong(mistake.help("docs/catalog.md says what the fields of a row mean"));
     }
     None
@@ -70,6 +84,10 @@ fn key_in<'n>(node: &'n Node, name: &str) -> Option<&'n Place> {
         Value::List(items) => items.iter().find_map(|item| key_in(item, name)),
         Value::Null | Value::Scalar(_) => None,
     }
+}
+
+fn has_key(node: &Node, name: &str) -> bool {
+    matches!(&node.value, Value::Map(entries) if entries.iter().any(|(key, _)| key.name == name))
 }
 
 fn name_of(entry: &Node) -> Option<&str> {

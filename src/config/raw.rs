@@ -36,6 +36,9 @@ pub(super) struct Catalog {
     /// Rows with the fields of the built-in ones: `name`, `doc`, `key`, `ids`, `read`, `list`, `scope`... A row of a
     /// known name takes that one's place, wholly.
     entities: Option<Vec<BTreeMap<String, serde_json::Value>>>,
+    /// How many requests run `at_once` on the endpoints of `paths` with `methods` (none: all). They take the places of
+    /// the built-in ones.
+    caps: Option<Vec<BTreeMap<String, serde_json::Value>>>,
 }
 
 #[derive(JsonSchema)]

@@ -380,6 +380,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::catalog::Catalog;
     use crate::catalog::row::Family;
 
     #[test]
@@ -403,5 +404,77 @@ mod tests {
         let planned =
             [0, 1, 2].map(|action| plan(&Checked::new("c", entity.clone(), action, path.clone())).is_ok());
         assert_eq!(planned, [false, false, true]);
+    }
+
+    /// A command to an action of a row that ships.
+    fn command(entity: &str, action: &str, path: &[(&str, &str)], payload: &str) -> Checked {
+        let entity = Catalog::embedded().unwrap().entity(entity).unwrap().clone();
+        let at = entity.action.iter().position(|known| known.name == action).unwrap();
+        let path = path.iter().map(|(name, id)| ((*name).to_owned(), (*id).to_owned())).collect();
+        let payload = (!payload.is_empty()).then(|| Bytes::copy_from_slice(payload.as_bytes()));
+        let mut checked = Checked::new("c", entity, at, path);
+        checked.payload = payload;
+        checked
+    }
+
+    #[test]
+    fn a_key_of_several_fields_is_asked_for_and_compared_as_a_whole() {
+        let payload = r#"{"namespace":"erp","key":"color","value":"red"}"#;
+        let plan = plan(&command("product_metafield", "create", &[("product_id", "7")], payload)).unwrap();
+        assert_eq!(plan.class, Class::B);
+        let probe = plan.probe.unwrap();
+        assert_eq!(probe.request.path.as_str(), "/v3/catalog/products/7/metafields");
+        let query: Vec<(&str, &str)> =
+            probe.request.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(query, [("namespace", "erp"), ("key", "color"), ("limit", "250")]);
+        let rows =
+            r#"{"data":[{"id":1,"namespace":"erp","key":"size"},{"id":2,"namespace":"crm","key":"color"}]}"#;
+        assert_eq!(probe.find(rows.as_bytes()), Found::Nothing);
+        let rows =
+            r#"{"data":[{"id":1,"namespace":"erp","key":"size"},{"id":3,"namespace":"erp","key":"color"}]}"#;
+        assert!(matches!(probe.find(rows.as_bytes()), Found::One { id, .. } if id == "3"));
+    }
+
+    #[test]
+    fn half_a_key_finds_nothing_so_nobody_could_tell() {
+        let half = command("product_metafield", "create", &[("product_id", "7")], r#"{"namespace":"erp"}"#);
+        assert_eq!(plan(&half).unwrap().class, Class::C);
+        // What the store would cut is no key either.
+        let class = |code: &str| {
+            let payload = format!(r#"{{"code":"{code}","amount":"5"}}"#);
+            plan(&command("gift_certificate", "create", &[], &payload)).unwrap().class
+        };
+        assert_eq!([class(&"x".repeat(20)), class(&"x".repeat(21))], [Class::B, Class::C]);
+    }
+
+    #[test]
+    fn a_list_without_pages_is_not_asked_for_a_page() {
+        let payload = r#"{"type":"PRODUCT","code":"A1","display_name":"x"}"#;
+        let probe = plan(&command("tax_property", "create", &[], payload)).unwrap().probe.unwrap();
+        assert_eq!(probe.request.query, [("type:in".to_owned(), "PRODUCT".to_owned())]);
+    }
+
+    #[test]
+    fn settings_are_those_of_a_channel_or_of_the_store() {
+        let query = |channel: &str| {
+            let wanted = command("settings_catalog", "update", &[("channel_id", channel)], "{}");
+            plan(&wanted).unwrap().write.query
+        };
+        assert_eq!(query("5"), [("channel_id".to_owned(), "5".to_owned())]);
+        assert_eq!(query(DEFAULT_PART), []);
+    }
+
+    #[test]
+    fn an_id_can_be_the_body() {
+        let path = [("segment_id", "s1"), ("shopper_profile_id", "p1")];
+        let write = plan(&command("segment_shopper_profile", "create", &path, "")).unwrap().write;
+        assert_eq!(write.path.as_str(), "/v3/segments/s1/shopper-profiles");
+        assert_eq!(write.body.unwrap(), &br#"["p1"]"#[..]);
+    }
+
+    #[test]
+    fn the_only_one_of_its_kind_is_deleted_by_its_owner() {
+        let write = plan(&command("channel_site", "delete", &[("channel_id", "5")], "")).unwrap().write;
+        assert_eq!((write.method, write.path.as_str()), (Method::Delete, "/v3/channels/5/site"));
     }
 }

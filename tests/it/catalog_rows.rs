@@ -90,3 +90,31 @@ fn a_wrong_interval_hides_no_other_mistake() {
     let wrong = load("incoming: [{ entity: brand, poll: { every: 1y, at_start: maybe } }]\n").unwrap_err();
     assert!(wrong.contains("poll.every") && wrong.contains("poll.at_start"), "{wrong}");
 }
+
+#[test]
+fn a_cap_of_the_users_takes_its_endpoints_from_ours() {
+    use bcbridge::model::request::Method::{Get, Put};
+    let caps = "catalog: { caps: [{ at_once: 6, methods: [PUT], paths: [/v3/customers, '/v3/gadgets/{id}'], why: ours }] }\n";
+    let settings = load(caps).unwrap();
+    let catalog = Catalog::embedded().unwrap().with_rows(&settings.catalog).unwrap();
+    let at = |method, path| catalog.cap(method, path).map(|cap| cap.at_once);
+    assert_eq!(at(Put, "/v3/customers"), Some(6));
+    assert_eq!(at(Put, "/v3/gadgets/{gadget_id}"), Some(6));
+    assert_eq!((at(Get, "/v3/gadgets/{gadget_id}"), at(Put, "/v3/customers/addresses")), (None, Some(3)));
+}
+
+#[test]
+fn the_mistakes_of_a_cap_have_their_line() {
+    let wrong = load(
+        "catalog:\n  caps:\n    - { at_once: 3, paths: [/v3/a] }\n    - { at_once: 0, paths: [/v3/b] }\n",
+    );
+    let errors = wrong.unwrap_err();
+    assert!(errors.contains("`catalog.caps`, cap 2: `at_once` is 0"), "{errors}");
+    assert!(errors.contains("bcbridge.yaml:6:"), "{errors}");
+    let errors = load("catalog: { caps: [{ paths: [/v3/a] }] }\n").unwrap_err();
+    assert!(errors.contains("has no `at_once`"), "{errors}");
+    let errors = load("catalog: { caps: [{ at_once: 3, paths: [/v3/a], max: 3 }] }\n").unwrap_err();
+    assert!(errors.contains("unknown field `max`"), "{errors}");
+    let errors = load("catalog: { caps: [{ at_once: 3, paths: [/v4/a] }] }\n").unwrap_err();
+    assert!(errors.contains("\"/v4/a\" is not one"), "{errors}");
+}

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bcbridge::bigcommerce::{ClientConfig, StoreClient};
+use bcbridge::catalog::Catalog;
 use bcbridge::model::request::{ApiPath, Method, Purpose, Request};
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,7 +49,8 @@ impl RawStore {
     }
 
     pub(crate) fn config(&self) -> ClientConfig {
-        ClientConfig::new("abc123", SecretString::from(TOKEN), self.base.clone())
+        let config = ClientConfig::new("abc123", SecretString::from(TOKEN), self.base.clone());
+        ClientConfig { caps: Catalog::embedded().unwrap().caps().to_vec(), ..config }
     }
 
     pub(crate) fn client(&self) -> StoreClient {

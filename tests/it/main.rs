@@ -15,6 +15,7 @@ mod broker_lab;
 mod broker_probe;
 mod catalog_openapi;
 mod catalog_rows;
+mod catalog_writes;
 mod cli_pipes;
 mod client_lab;
 mod client_rates;

@@ -10,7 +10,7 @@
     reason = "a test may panic, and tells one story in one function"
 )]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
@@ -31,6 +31,19 @@ pub(crate) struct QueryParameter {
     pub(crate) required: bool,
     /// Its largest value.
     pub(crate) maximum: Option<u64>,
+}
+
+/// What the files say of an operation's request. Where two files have the operation, all that either says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// `object`, `array`, `file`; none where it takes no body.
+    pub(crate) body: BTreeSet<&'static str>,
+    /// Elements of the body at most, where the schema says so.
+    pub(crate) most: Option<u64>,
+    /// The arrays in the body, with their elements at most.
+    pub(crate) arrays: BTreeMap<String, Option<u64>>,
+    /// The query's parameters, and whether they must be there.
+    pub(crate) query: BTreeMap<String, bool>,
 }
 
 /// One operation: file, method in lower case, path as the file spells it.
@@ -58,24 +71,42 @@ impl Judge {
         })
     }
 
-    /// Whether a file knows an operation, whatever it calls the ids of the path.
-    pub(crate) fn knows(&mut self, file: &str, method: &str, path: &str) -> bool {
-        let wanted = plain(path);
-        let document = self.file(file);
-        let paths = document.get("paths").and_then(Value::as_object).into_iter().flatten();
-        let mut found = paths.filter(|(known, _)| plain(known) == wanted);
-        found.any(|(_, operations)| operations.get(method).is_some())
+    /// All operations of all files, by method and path; ids of paths are `{}`.
+    pub(crate) fn operations(&mut self) -> BTreeMap<(String, String), Asked> {
+        let mut all: BTreeMap<(String, String), Asked> = BTreeMap::new();
+        for name in self.names() {
+            let version = if name.split('.').any(|part| part == "v2") { "/v2/" } else { "/v3/" };
+            let document = self.file(&name);
+            let paths = document.get("paths").and_then(Value::as_object).into_iter().flatten();
+            for (path, shared) in paths {
+                let path = format!("{version}{}", plain(path).join("/"));
+                for (method, operation) in shared.as_object().into_iter().flatten() {
+                    if ["get", "post", "put", "delete"].contains(&method.as_str()) {
+                        let asked = all.entry((path.clone(), method.to_uppercase())).or_default();
+                        ask(document, shared, operation, asked);
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// The files, without their ending, in order.
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.directory).unwrap();
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.ok()?.file_name().to_str()?.strip_suffix(".yml").map(str::to_owned)
+        };
+        let mut names: Vec<String> = entries.filter_map(name).collect();
+        names.sort();
+        names
     }
 
     /// The file and the path, as it spells it, of an operation on a path that begins with `/v2` or `/v3`.
     pub(crate) fn operation(&mut self, method: &str, path: &str) -> Option<(String, String)> {
         let (version, rest) = path.trim_start_matches('/').split_once('/')?;
-        let mut names: Vec<String> = std::fs::read_dir(&self.directory)
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".yml").map(str::to_owned))
-            .filter(|name| name.split('.').any(|part| part == version))
-            .collect();
-        names.sort();
+        let mut names = self.names();
+        names.retain(|name| name.split('.').any(|part| part == version));
         let plain = |path: &str| -> Vec<String> {
             let of =
                 |segment: &str| if segment.starts_with('{') { "{}".to_owned() } else { segment.to_owned() };
@@ -160,6 +191,49 @@ impl Judge {
         strangers(&schema, body, "", &mut faults);
         faults
     }
+}
+
+/// Adds what one file says of an operation.
+fn ask(document: &Value, shared: &Value, operation: &Value, asked: &mut Asked) {
+    let parameters = [shared, operation].into_iter().filter_map(|node| node.get("parameters")?.as_array());
+    for parameter in parameters.flatten().map(|node| resolve(document, node)) {
+        let required = parameter.get("required") == Some(&Value::Bool(true));
+        match (parameter.get("in").and_then(Value::as_str), parameter.get("name").and_then(Value::as_str)) {
+            (Some("query"), Some(name)) => *asked.query.entry(name.to_owned()).or_default() |= required,
+            (Some("body"), _) => body(document, &parameter["schema"], 0, asked),
+            _ => {}
+        }
+    }
+    let Some(request) = operation.get("requestBody").map(|node| resolve(document, node)) else { return };
+    for (kind, content) in request.get("content").and_then(Value::as_object).into_iter().flatten() {
+        match kind.as_str() {
+            "application/json" => body(document, &content["schema"], 0, asked),
+            "multipart/form-data" => drop(asked.body.insert("file")),
+            _ => {}
+        }
+    }
+}
+
+/// Adds what one schema of a body says.
+fn body(document: &Value, schema: &Value, depth: usize, asked: &mut Asked) {
+    let schema = resolve(document, schema);
+    if depth > DEPTH_MAX {
+        return;
+    }
+    if schema.get("type").and_then(Value::as_str) == Some("array") || schema.get("items").is_some() {
+        asked.body.insert("array");
+        asked.most = asked.most.max(schema.get("maxItems").and_then(Value::as_u64));
+    } else if schema.get("type").is_some() || schema.get("properties").is_some() {
+        asked.body.insert("object");
+    }
+    for (name, node) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let node = resolve(document, node);
+        if node.get("type").and_then(Value::as_str) == Some("array") {
+            asked.arrays.insert(name.clone(), node.get("maxItems").and_then(Value::as_u64));
+        }
+    }
+    let branches = ["allOf", "oneOf", "anyOf"].into_iter().filter_map(|word| schema.get(word)?.as_array());
+    branches.flatten().for_each(|branch| body(document, branch, depth + 1, asked));
 }
 
 /// A path with the names of its ids left out.

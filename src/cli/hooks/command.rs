@@ -77,7 +77,7 @@ fn targets(settings: &Settings) -> Result<Vec<Target<StoreClient>>> {
     };
     let target = |store| {
         let wanted = stores::wanted(settings, store, public_url);
-        Ok(Target { store: stores::client(store, None)?, wanted })
+        Ok(Target { store: stores::client(store, &[], None)?, wanted })
     };
     settings.stores.iter().map(target).collect()
 }
