@@ -205,6 +205,14 @@ impl Judge {
         }
     }
 
+    /// A letter went back just now, whether or not its topic shows it yet.
+    pub fn went_back(&mut self, letter: &Letter) {
+        let place = (letter.position.partition.number, letter.position.offset);
+        if let Some(index) = self.by_place.get(&place) {
+            self.wanted[*index].is_done = true;
+        }
+    }
+
     fn verdict(&self, wanted: &Wanted) -> Verdict {
         let Wanted { letter, is_command, .. } = wanted;
         let (is_command, force) = (*is_command, self.rules.force);
