@@ -319,4 +319,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_replay;
+#[cfg(test)]
 mod tests_rows;

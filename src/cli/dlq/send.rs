@@ -70,7 +70,10 @@ impl Origins {
             let wanted = match stretch {
                 Stretch::From(first) => {
                     let range = extent.get(&first.partition.number);
-                    judge.reaches(&first.partition, range.map(|range| range.from));
+                    // What was read before cannot be missed any more, whatever is deleted of it.
+                    if !self.0.contains_key(&first.partition) {
+                        judge.reaches(&first.partition, range.map(|range| range.from));
+                    }
                     let from = |range: &Range| Range { from: first.offset.max(range.from), to: range.to };
                     range.map(|range| (first.partition.number, from(range))).into_iter().collect()
                 }
