@@ -5,6 +5,7 @@
 
 mod catalog;
 mod demo;
+mod dlq;
 mod ends;
 mod follow;
 mod halted;
@@ -33,7 +34,7 @@ use crate::telemetry::{self, LogFormat};
 pub const EXIT_FAILURE: u8 = 1;
 /// The call itself is wrong, in a way that only the catalogue or the settings can tell.
 pub const EXIT_USAGE: u8 = 2;
-/// `hooks plan` has something to change, or `hooks prune` something left.
+/// `hooks plan` has something to change, or `hooks prune`, `dlq replay` or `dlq purge` something left.
 pub const EXIT_CHANGES: u8 = 3;
 /// The settings are wrong.
 pub const EXIT_CONFIG: u8 = 64;
@@ -97,6 +98,9 @@ enum Command {
     /// Puts one command on the topic, and waits for its result if asked to.
     #[command(after_help = send::EXAMPLES)]
     Send(send::Args),
+    /// What could not be processed: look at it, replay it, delete it.
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Has a running bridge publish all that a store holds, while callbacks go on.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
@@ -185,6 +189,7 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Validate(args) => store::validate(args, output).await,
         Command::Hooks(command) => hooks::run(command, output).await,
         Command::Send(args) => send::run(args, output).await,
+        Command::Dlq(command) => dlq::run(command, output).await,
         Command::Snapshot(command) => snapshot::run(command, output).await,
         Command::Sync(args) => sync::run(args, output).await,
         Command::Halted(command) => halted::run(command, output).await,

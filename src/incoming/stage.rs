@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::coalesce::{Gathered, Urgency};
+use super::decode::NotUnderstood;
 use super::hydrate::{self, Outcome};
 use super::line::{Line, Yields};
 use super::memory::{self, Memory, Restored};
 use super::meter::{Meter, Suppressed};
 use super::settings::{EntitySettings, StoreSettings};
 use crate::catalog::Catalog;
-use crate::model::dead_letter::{DeadLetter, FailedAt};
-use crate::model::hint::{Cause, Hint, Op, Trigger};
+use crate::model::dead_letter::{DeadLetter, FailedAt, first_position};
+use crate::model::hint::{Cause, Hint, Op, Trigger, header};
 use crate::model::ids::EntityKey;
 use crate::model::reason::Reason;
 use crate::model::record::{InRecord, OutRecord, Partition};
@@ -105,20 +106,25 @@ impl<S: Store> Incoming<S> {
         Settled { positions: vec![record.position.clone()], records }
     }
 
-    /// A record of the intake that the bridge did not write, taken as a callback's bytes.
-    fn foreign(&self, record: &InRecord) -> Result<Vec<Hint>, String> {
-        let body = record.value.as_deref().ok_or("a record without a value and without a hint's headers")?;
-        let callback = super::decode::callback(&self.catalog, body).map_err(|e| e.0)?;
-        let position = &record.position;
+    /// A record of the intake that the bridge did not write, or a replayed callback, taken as a callback's bytes: its
+    /// hints, and what of it names nothing to read.
+    fn foreign(&self, record: &InRecord) -> Result<(Vec<Hint>, Option<NotUnderstood>), NotUnderstood> {
+        let nothing = "a record without a value and without a hint's headers";
+        let body =
+            record.value.as_deref().ok_or_else(|| NotUnderstood(nothing.into(), Reason::Quarantined))?;
+        let callback = super::decode::callback(&self.catalog, body)?;
+        let position = first_position(record);
+        let own = format!("{}-{}", position.partition.number, position.offset);
+        let event = record.header(header::EVENT).filter(|event| !event.is_empty()).unwrap_or(&own);
         let hint = |trigger| Hint {
             trigger,
-            event: format!("{}-{}", position.partition.number, position.offset),
+            event: event.to_owned(),
             created_at: callback.created_at,
             received_ms: record.timestamp_ms.unwrap_or_else(|| (self.clock)()),
             traceparent: None,
             carried_ms: None,
         };
-        Ok(callback.triggers.into_iter().map(hint).collect())
+        Ok((callback.triggers.into_iter().map(hint).collect(), callback.rest))
     }
 
     fn dead(&self, hint: &InRecord, reason: Reason, message: String, reply: Option<&Reply>) -> OutRecord {
@@ -133,6 +139,11 @@ impl<S: Store> Incoming<S> {
             first_seen_ms: (self.clock)(),
         };
         letter.record(&self.settings.dead_letters, hint)
+    }
+
+    fn not_understood(&self, record: &InRecord, NotUnderstood(why, reason): NotUnderstood) -> OutRecord {
+        self.meter.dead_letter(reason, 1);
+        self.dead(record, reason, why, None)
     }
 
     /// Takes a hint into its line, or settles it at once.
@@ -236,15 +247,12 @@ impl<S: Store> Stage for Incoming<S> {
         }
         match self.foreign(&record) {
             // To the partition of each entity, where its order is kept.
-            Ok(hints) => {
+            Ok((hints, rest)) => {
                 let again = hints.iter().map(|hint| self.hint_record(hint, None, record.value.clone()));
-                vec![self.settle(&record, again.collect())]
+                let rest = rest.map(|why| self.not_understood(&record, why));
+                vec![self.settle(&record, again.chain(rest).collect())]
             }
-            Err(message) => {
-                self.meter.dead_letter(Reason::Quarantined, 1);
-                let letter = self.dead(&record, Reason::Quarantined, message, None);
-                vec![self.settle(&record, vec![letter])]
-            }
+            Err(why) => vec![self.settle(&record, vec![self.not_understood(&record, why)])],
         }
     }
 
@@ -310,5 +318,7 @@ impl<S: Store> Stage for Incoming<S> {
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_replay;
 #[cfg(test)]
 mod tests_rows;

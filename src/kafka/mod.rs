@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod probe;
 pub mod read_back;
 pub mod settings;
+pub mod span;
 pub mod tail;
 pub mod topics;
 pub mod transact;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::settings::{ClientError, ClientSettings, Ear, create};
 
@@ -152,6 +153,25 @@ impl Topics {
                     ));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes the records of a topic's partitions below the given offsets. Nobody can bring them back.
+    ///
+    /// # Errors
+    /// When the broker refuses (a missing permission, a compacted topic) or does not answer; some partitions may have
+    /// lost their records then.
+    pub async fn delete_below(&self, topic: &str, offsets: &BTreeMap<i32, i64>) -> Result<(), ClientError> {
+        let attempt = || format!("deleting records of {topic}");
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            let added = list.add_partition_offset(topic, *partition, Offset::Offset(*offset));
+            added.map_err(|error| ClientError::new(attempt(), &error))?;
+        }
+        let deleted = self.0.delete_records(&list, &options()).await;
+        for partition in deleted.map_err(|error| ClientError::new(attempt(), &error))?.elements() {
+            partition.error().map_err(|error| ClientError::new(attempt(), &error))?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::reason::Reason;
-use super::record::{InRecord, OutRecord};
+use super::record::{InRecord, OutRecord, Position};
 
 /// Most bytes of a store's reply that a header carries: enough for any error body that BigCommerce documents,
 /// and small beside the broker's limit of 1 MiB for a whole record.
@@ -39,6 +39,10 @@ pub mod header {
     pub const FIRST_SEEN: &str = "bc_dlq_first_seen";
     /// How often it was replayed before.
     pub const REPLAY_COUNT: &str = "bc_dlq_replay_count";
+    /// Of a replayed record: where it stood when it came first, as `topic/partition/offset`.
+    pub const ORIGIN: &str = "bc_dlq_origin";
+    /// Of a replayed record: the dead letter that it was made from, as `topic/partition/offset`.
+    pub const LETTER: &str = "bc_dlq_letter";
     /// The topic that it came from.
     pub const TOPIC: &str = "__connect.errors.topic";
     /// The partition that it came from.
@@ -117,7 +121,7 @@ impl DeadLetter {
         let mut headers: Vec<(Cow<'static, str>, Bytes)> = failed
             .headers
             .iter()
-            .filter(|(name, _)| !name.starts_with(CONNECT_PREFIX) && !name.starts_with(BRIDGE_PREFIX))
+            .filter(|(name, _)| !is_of_a_letter(name))
             .map(|(name, value)| (Cow::Owned(name.clone()), value.clone()))
             .collect();
         self.connect_headers(failed, &mut headers);
@@ -159,6 +163,9 @@ impl DeadLetter {
             (Cow::Borrowed(header::FIRST_SEEN), text(first_seen)),
             (Cow::Borrowed(header::REPLAY_COUNT), text(replay_count(failed))),
         ]);
+        if let Some(origin) = failed.headers.iter().find(|(name, _)| name == header::ORIGIN) {
+            headers.push((Cow::Borrowed(header::ORIGIN), origin.1.clone()));
+        }
         if let Some(status) = self.http_status {
             headers.push((Cow::Borrowed(header::HTTP_STATUS), text(status)));
         }
@@ -174,6 +181,17 @@ impl DeadLetter {
 /// How often a record was replayed from a dead-letter topic, as its headers tell; 0 for a first delivery.
 pub fn replay_count(record: &InRecord) -> u32 {
     record.header(header::REPLAY_COUNT).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// Where a record stood when it came first: a replayed one says so, any other stands there.
+pub fn first_position(record: &InRecord) -> Position {
+    let told = record.header(header::ORIGIN).filter(|_| replay_count(record) > 0);
+    told.and_then(Position::parse).unwrap_or_else(|| record.position.clone())
+}
+
+/// Whether a header says something about the letter, and was not the sender's.
+pub(super) fn is_of_a_letter(header: &str) -> bool {
+    header.starts_with(CONNECT_PREFIX) || header.starts_with(BRIDGE_PREFIX)
 }
 
 fn text(value: impl std::fmt::Display) -> Bytes {
@@ -193,7 +211,7 @@ fn cut(bytes: &Bytes, limit: usize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::record::{Partition, Position};
+    use crate::model::record::Partition;
 
     fn failed(headers: Vec<(String, Bytes)>) -> InRecord {
         InRecord {

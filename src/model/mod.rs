@@ -8,6 +8,7 @@ pub mod dead_letter;
 pub mod envelope;
 pub mod hint;
 pub mod ids;
+pub mod letter;
 pub mod reason;
 pub mod record;
 pub mod request;

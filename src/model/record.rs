@@ -62,6 +62,23 @@ pub struct Position {
     pub offset: i64,
 }
 
+impl Position {
+    /// Reads `topic/partition/offset`; none where it is something else. No topic's name has a slash.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let topic = parts.next().filter(|topic| !topic.is_empty())?;
+        let number = parts.next()?.parse().ok().filter(|number| *number >= 0)?;
+        let offset = parts.next()?.parse().ok().filter(|offset| *offset >= 0)?;
+        parts.next().is_none().then(|| Self { partition: Partition { topic: topic.into(), number }, offset })
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.partition.topic, self.partition.number, self.offset)
+    }
+}
+
 /// The offset to be committed for a partition: everything below `next` is settled, and `metadata` tells which
 /// records above it are as well (see `engine::checkpoint`).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::catalog::{Action, Body, Catalog, Entity};
-use crate::model::dead_letter::FailedAt;
+use crate::model::dead_letter::{FailedAt, first_position};
 use crate::model::ids::check_part;
 use crate::model::reason::Reason;
 use crate::model::record::InRecord;
@@ -118,10 +118,9 @@ struct Loose {
     action: Option<Value>,
 }
 
-/// The id of a command that names none: where it stands.
+/// The id of a command that names none: where it stands, and of a replayed one, where it stood first.
 pub(super) fn default_id(record: &InRecord) -> Arc<str> {
-    let partition = &record.position.partition;
-    format!("{}/{}/{}", partition.topic, partition.number, record.position.offset).into()
+    first_position(record).to_string().into()
 }
 
 /// Reads and checks one record.

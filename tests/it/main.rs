@@ -26,6 +26,7 @@ mod config_load;
 mod config_validate;
 mod console_http;
 mod converge_sweep;
+mod dlq_cli;
 mod docker;
 mod docs;
 mod hooks_api;

@@ -19,7 +19,8 @@ pub struct Notification {
     /// The entity that this is about; none: the whole.
     #[serde(default)]
     pub entity: Option<String>,
-    /// Rows handled: entities found by a snapshot, repaired by a sweep, asked for by a sync.
+    /// Rows handled: entities found by a snapshot, repaired by a sweep, asked for by a sync; dead letters replayed
+    /// or deleted.
     #[serde(default)]
     pub rows: u64,
     /// Rows to handle in all, where the store tells.
@@ -110,6 +111,12 @@ pub enum Kind {
     /// Given up; the detail says why.
     #[serde(rename = "sync.failed")]
     SyncFailed,
+    /// Dead letters were put back on their topics; the detail says how many were not, and why.
+    #[serde(rename = "dlq.replayed")]
+    DlqReplayed,
+    /// Dead letters were deleted.
+    #[serde(rename = "dlq.purged")]
+    DlqPurged,
 }
 
 impl Kind {
@@ -128,6 +135,8 @@ impl Kind {
             Self::SweepFailed => "sweep.failed",
             Self::SyncDone => "sync.done",
             Self::SyncFailed => "sync.failed",
+            Self::DlqReplayed => "dlq.replayed",
+            Self::DlqPurged => "dlq.purged",
         }
     }
 
@@ -142,7 +151,9 @@ impl Kind {
             | Self::SweepDone
             | Self::SweepFailed
             | Self::SyncDone
-            | Self::SyncFailed => true,
+            | Self::SyncFailed
+            | Self::DlqReplayed
+            | Self::DlqPurged => true,
         }
     }
 
