@@ -114,6 +114,9 @@ fn payload_for(entity: &Entity, action: &Action) -> Option<Value> {
     if takes_none {
         return None;
     }
+    if action.body == Body::Array {
+        return Some(json!([{}]));
+    }
     let mut payload = serde_json::Map::new();
     for key in entity.action.iter().flat_map(|action| &action.natural_key) {
         for field in std::iter::once(&key.field).chain(key.with.iter().map(|part| &part.field)) {
