@@ -180,3 +180,4 @@ async fn a_transaction_without_offsets_is_tried_again_only_if_it_did_not_count()
 }
 
 mod backlog;
+mod hand_over;
