@@ -102,6 +102,9 @@ impl Term {
 }
 
 #[cfg(test)]
+mod simulation;
+
+#[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
 
