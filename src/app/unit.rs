@@ -31,10 +31,14 @@ use crate::runtime::runner::Runner;
 use crate::runtime::{Drain, DrainTrigger, spawn};
 use crate::telemetry::{Clock, Metrics, SystemClock};
 
-/// What a path may take to finish what it has begun when it stops, of 25 s that the process has in all.
-const PATH_GRACE: Duration = Duration::from_secs(8);
-/// And to leave its group after that; then it is cut off.
-const STOP_WITHIN: Duration = Duration::from_secs(12);
+/// What the incoming path may take to finish what it has begun when it stops, of 25 s that the process has in all.
+const INCOMING_GRACE: Duration = Duration::from_secs(8);
+/// And the outgoing path: as long as can be, since a request that it cuts off makes the next owner of its partition
+/// wait for half a minute.
+const OUTGOING_GRACE: Duration = Duration::from_secs(16);
+/// What both have in all, to leave their groups after that; then they are cut off. It leaves some seconds to the parts
+/// that stop before and after the stores.
+const STOP_WITHIN: Duration = Duration::from_secs(19);
 /// What an outgoing command waits for its intent to be durable.
 const INTENT_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -180,10 +184,11 @@ impl Plan {
             INCOMING => watch.sharing(self.client.clone(), usize::try_from(settings.topics.partitions)?),
             _ => watch,
         };
+        let grace = if path == INCOMING { INCOMING_GRACE } else { OUTGOING_GRACE };
         let runner = Runner::new(path, ends, stage, watch);
         Ok(Box::pin(async move {
             let asked = async move { drain.requested().await };
-            runner.run(asked, PATH_GRACE).await.map_err(anyhow::Error::from)
+            runner.run(asked, grace).await.map_err(anyhow::Error::from)
         }))
     }
 }

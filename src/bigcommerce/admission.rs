@@ -139,7 +139,7 @@ impl Admission {
 
 impl Pass<'_> {
     /// The request was not sent.
-    fn withdraw(mut self) {
+    pub(super) fn withdraw(mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.admission.budget().withdrawn(ticket);
             self.admission.changed.notify_waiters();

@@ -24,7 +24,9 @@ use super::classify::{self, Content, End, Facts};
 use super::{guard, headers};
 use crate::catalog::caps::Cap;
 use crate::engine::budget::{BudgetConfig, QuotaView};
+use crate::engine::ownership::REQUEST_DEADLINE;
 use crate::model::request::{Answer, ApiPath, Method, Purpose, Reply, Request};
+use crate::runtime::lease::Lease;
 use crate::runtime::ports::Store;
 
 /// Requests at once on one store, however many endpoints: with replies of 100 ms that is 160 a second, far more
@@ -99,7 +101,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { request: Duration::from_secs(25), connect: Duration::from_secs(5), rate_wait: None }
+        Self { request: REQUEST_DEADLINE, connect: Duration::from_secs(5), rate_wait: None }
     }
 }
 
@@ -223,7 +225,7 @@ impl StoreClient {
         let path = ApiPath::render("/v2/time", |_| None).expect("the template needs no id");
         let request =
             Request { method: Method::Get, path, query: Vec::new(), body: None, purpose: Purpose::Upkeep };
-        let reply = self.inner.send(&request, Gate::Pass).await;
+        let reply = self.inner.send(&request, Gate::Pass, &Lease::unbounded()).await;
         // A token without the scope for this is a token all the same.
         if matches!(reply.answer, Answer::Done | Answer::Forbidden) {
             self.inner.access.start();
@@ -239,7 +241,11 @@ impl StoreClient {
 
 impl Store for StoreClient {
     async fn send(&self, request: Request) -> Reply {
-        self.inner.send(&request, Gate::Ask).await
+        self.inner.send(&request, Gate::Ask, &Lease::unbounded()).await
+    }
+
+    async fn send_while(&self, request: Request, lease: Lease) -> Reply {
+        self.inner.send(&request, Gate::Ask, &lease).await
     }
 }
 
@@ -283,7 +289,7 @@ struct Exchange {
 }
 
 impl Inner {
-    async fn send(&self, request: &Request, gate: Gate) -> Reply {
+    async fn send(&self, request: &Request, gate: Gate, lease: &Lease) -> Reply {
         if let Err(refused) = guard::check(request) {
             return unsent(Answer::Invalid, refused.to_string());
         }
@@ -302,7 +308,7 @@ impl Inner {
             if let Some(left_alone) = self.left_alone(gate) {
                 return left_alone;
             }
-            let exchange = match self.exchange(request, url.clone(), (gate, remaining)).await {
+            let exchange = match self.exchange(request, url.clone(), (gate, remaining), lease).await {
                 Ok(exchange) => exchange,
                 Err(after) => {
                     return unsent(Answer::Busy { after }, "the store's rate budget is spent".to_owned());
@@ -333,9 +339,16 @@ impl Inner {
         request: &Request,
         url: Url,
         (gate, patience): (Gate, Duration),
+        lease: &Lease,
     ) -> Result<Exchange, Duration> {
         let asked = tokio::time::Instant::now();
-        let mut pass = self.admission.enter(request.purpose, self.caps.of(request), patience).await?;
+        let lapsed = || Exchange { reply: Lease::not_sent(), refused: None };
+        let mut pass = tokio::select! {
+            biased;
+            // Whoever waits for the queue to end should not wait for its turn in it.
+            () = lease.ended() => return Ok(lapsed()),
+            pass = self.admission.enter(request.purpose, self.caps.of(request), patience) => pass?,
+        };
         // It may have been stopped while this waited.
         if let Some(reply) = self.left_alone(gate) {
             return Ok(Exchange { reply, refused: None });
@@ -343,15 +356,24 @@ impl Inner {
         let token = self.access.token();
         let started = tokio::time::Instant::now();
         let waited = started - asked;
+        if lease.is_over(started.into_std()) {
+            pass.withdraw();
+            return Ok(lapsed());
+        }
         let deadline = started + self.timeouts.request;
-        let mut response = match timeout_at(deadline, self.http.execute(outgoing(request, url, &token))).await
-        {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => {
+        let sent = tokio::select! {
+            // The deadline first: a process that was frozen while it connected must not go on where it was.
+            biased;
+            () = tokio::time::sleep_until(deadline) => None,
+            sent = self.http.execute(outgoing(request, url, &token)) => Some(sent),
+        };
+        let mut response = match sent {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => {
                 self.tell(request, 0, waited, started.into_std());
                 return Ok(Exchange { reply: no_reply(&error), refused: None });
             }
-            Err(_) => {
+            None => {
                 self.tell(request, 0, waited, started.into_std());
                 return Ok(Exchange { reply: unsent(Answer::Doubtful, late(self.timeouts)), refused: None });
             }

@@ -110,6 +110,11 @@ impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
         self.lanes.get_mut(key)?.items.front_mut()
     }
 
+    /// The first item of each open lane.
+    pub fn heads(&self) -> impl Iterator<Item = &T> {
+        self.lanes.values().filter_map(|lane| lane.items.front())
+    }
+
     /// Gives a running lane's slot away until a moment; its first item stays first.
     pub fn sleep(&mut self, key: &K, until: Instant) {
         let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.state == State::Running) else { return };

@@ -163,6 +163,11 @@ impl Applying {
         self.plan.class
     }
 
+    /// Whether its intent may be forgotten by whoever begins it anew: no write of it can have had an effect.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.plan.class != Class::A && !self.ever_in_doubt
+    }
+
     /// What to do now: at the beginning and after each wait.
     pub(super) fn step(&mut self) -> Step {
         match &self.phase {

@@ -41,6 +41,7 @@ use crate::model::command::Outcome;
 use crate::model::dead_letter::{FailedAt, replay_count};
 use crate::model::record::{InRecord, OutRecord, Partition, Position};
 use crate::model::request::Reply;
+use crate::runtime::lease::Lease;
 use crate::runtime::ports::{Append, Job, Settled, Stage, Store};
 
 /// How long a command waits for another one of the same id, in another lane, to end before it looks again.
@@ -121,6 +122,8 @@ pub struct Outgoing<S, A> {
     clock: Clock,
     /// Counts assignments: what a job of an earlier one brings is nobody's.
     generation: u64,
+    /// Under which requests are sent.
+    lease: Lease,
     /// Made by `finish` and by `start`, handed out by `start`.
     jobs: Vec<Job<Brought>>,
     now: Option<Instant>,
@@ -198,6 +201,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             appender,
             clock,
             generation: 0,
+            lease: Lease::unbounded(),
             jobs: Vec::new(),
             now: None,
         }
@@ -269,8 +273,12 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             Step::Intent => self.append_intent(line, lane),
             Step::Send(request) => {
                 let Some(item) = self.lines[line].lanes.head_mut(&lane) else { return };
-                let client = item.route.client.clone();
-                self.push_job(line, lane, async move { What::Reply(client.send(request).await) });
+                let (client, lease) = (item.route.client.clone(), self.lease.clone());
+                self.push_job(
+                    line,
+                    lane,
+                    async move { What::Reply(client.send_while(request, lease).await) },
+                );
             }
             Step::Wait(wait) => self.lines[line].lanes.sleep(&lane, now + wait),
             Step::Pause(wait) => {
@@ -422,6 +430,26 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
             line.lanes.clear();
             line.paused_until = None;
         }
+    }
+
+    fn owner_note(&self, partition: &Partition, note: Bytes) -> Option<OutRecord> {
+        let (_, route) = self.routes.get(&partition.topic)?;
+        Some(route.topics.owner_note(partition, note))
+    }
+
+    fn lease(&mut self, lease: Lease) {
+        self.lease = lease;
+    }
+
+    /// Intents of what was not sent after all: the next owner would take them for doubts.
+    fn hand_over(&mut self) -> Vec<OutRecord> {
+        let begun = self.lines.iter().flat_map(|line| line.lanes.heads());
+        let unsent = begun.filter(|item| item.applying.as_ref().is_some_and(Applying::is_unsent));
+        let forget = |item: &Item<S>| {
+            let key = format!("{}{}", known::KEY_PREFIX, item.command.id);
+            item.route.topics.forgotten(&item.record.position.partition, key)
+        };
+        unsent.map(forget).collect()
     }
 }
 

@@ -14,6 +14,7 @@ use super::apply::Ending;
 use super::decode::{Checked, Refusal};
 use super::known::{Entry, KEY_PREFIX};
 use super::plan::{at, scalar};
+use crate::engine::ownership;
 use crate::model::command::{CommandResult, Outcome};
 use crate::model::dead_letter::{DeadLetter, FailedAt};
 use crate::model::hint::header::TRACEPARENT;
@@ -73,6 +74,12 @@ impl Topics {
             headers: Vec::new(),
             timestamp_ms: None,
         }
+    }
+
+    /// The ledger's record of a note about who owns a partition of commands.
+    pub(super) fn owner_note(&self, commands: &Partition, note: Bytes) -> OutRecord {
+        let key = ownership::key(commands);
+        OutRecord { value: Some(note), ..self.forgotten(commands, key) }
     }
 
     fn ledger_record(&self, record: &InRecord, id: &str, entry: &Entry<'_>) -> OutRecord {

@@ -7,6 +7,7 @@
 //! argument, never a global, so that a test can hold its own.
 
 pub mod drain;
+pub mod lease;
 pub mod lifecycle;
 pub mod ports;
 pub mod runner;

@@ -5,6 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
+use bytes::Bytes;
+
+use super::lease::Lease;
 use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
 use crate::model::request::{Reply, Request};
 
@@ -55,7 +58,7 @@ pub trait Recall: Send {
     fn recall(
         &mut self,
         partition: &Partition,
-    ) -> impl Future<Output = Result<BTreeMap<String, bytes::Bytes>, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<BTreeMap<String, Bytes>, Self::Error>> + Send;
 }
 
 /// How a transaction failed.
@@ -110,6 +113,16 @@ pub struct NotDurable(pub String);
 pub trait Store: Send + Sync + 'static {
     /// Sends a request within the store's rate budget, and says what became of it. Never fails otherwise.
     fn send(&self, request: Request) -> impl Future<Output = Reply> + Send;
+    /// The same under a lease, which is looked at last of all: when it is over, the request has certainly not been
+    /// sent, and the reply is [`Lease::not_sent`].
+    fn send_while(&self, request: Request, lease: Lease) -> impl Future<Output = Reply> + Send {
+        async move {
+            match lease.is_over(tokio::time::Instant::now().into_std()) {
+                true => Lease::not_sent(),
+                false => self.send(request).await,
+            }
+        }
+    }
 }
 
 /// The end of one or more consumed records: what is to be produced, together with their offsets.
@@ -134,7 +147,7 @@ pub trait Stage: Send {
     type Done: Send + 'static;
 
     /// Takes what the ledger holds for a partition that was just assigned: the last value of each key.
-    fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, bytes::Bytes>);
+    fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>);
     /// Takes a record; may settle it at once.
     fn accept(&mut self, record: InRecord, now: Instant) -> Vec<Settled>;
     /// The jobs that may start now.
@@ -145,4 +158,19 @@ pub trait Stage: Send {
     fn wake_at(&self) -> Option<Instant>;
     /// Forgets everything: the assignment is over.
     fn reset(&mut self);
+
+    /// The ledger's record that holds `note` about the owner of a partition, for a stage whose work must not be done
+    /// by two owners at once: the runner then hands each partition over, and waits for what was not handed over. None
+    /// for a stage whose work may be repeated at any time, such as reading; the work of such a partition begins and
+    /// ends at once.
+    fn owner_note(&self, _partition: &Partition, _note: Bytes) -> Option<OutRecord> {
+        None
+    }
+    /// Takes the lease under which the work of the assignment that begins may be sent.
+    fn lease(&mut self, _lease: Lease) {}
+    /// What the next owners should know, committed together with the notes that hand the partitions over. All jobs
+    /// have ended, and none will start any more.
+    fn hand_over(&mut self) -> Vec<OutRecord> {
+        Vec::new()
+    }
 }

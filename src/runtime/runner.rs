@@ -5,15 +5,19 @@
 //! - one transaction at a time, in the order of settlement, and no network but Kafka inside it;
 //! - after a transaction whose outcome is unknown, the committed offsets are asked, and only they are believed; where
 //!   it settled no record, the ledger is asked instead;
-//! - when partitions are taken away, everything in memory is dropped, and what is still running counts for nothing.
+//! - when partitions are taken away, everything in memory is dropped, and what is still running counts for nothing;
+//!   but where the stage's work must be handed over, its requests end first (`membership`).
 //!
 //! Bounded: open records and their bytes, in all and of each partition, records in one transaction, retries of one
 //! transaction. At a bound the consumer pauses, or one partition of it, and keeps its membership. It ends with an error when Kafka cannot be used at all.
 
 mod held;
+mod membership;
+mod outcome;
+mod ownership;
 mod waits;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -23,10 +27,12 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use self::held::Held;
+use self::outcome::Ended;
+use self::ownership::Ownership;
 use self::waits::{next_event, sleep_until};
 use super::ports::{Consume, Consumed, NotCommitted, Produce, Recall, Settled, Stage};
-use crate::engine::checkpoint::Checkpoint;
-use crate::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition, Position};
+use crate::engine::ownership::Note;
+use crate::model::record::{InRecord, OffsetCommit, OutRecord, Partition, Position};
 
 /// Records of one transaction: enough to make its two round trips cheap, few enough to finish far inside the
 /// transaction timeout.
@@ -70,11 +76,13 @@ pub trait Watch: Send {
 type Committing<P> = Pin<Box<dyn Future<Output = (P, Batch, Ended)> + Send>>;
 
 /// What one transaction holds.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Batch {
     records: Vec<OutRecord>,
     positions: Vec<Position>,
     offsets: Vec<OffsetCommit>,
+    /// What its records say about the ownership of partitions.
+    notes: Vec<(Partition, Note)>,
     tries: u32,
 }
 
@@ -90,6 +98,9 @@ pub struct Runner<C: Consume, P, R, S: Stage, W> {
     jobs: JoinSet<S::Done>,
     /// What is assigned, and what is open of it.
     held: Held,
+    ownership: Ownership,
+    /// Partitions were taken away and are being handed over, until this moment at the latest.
+    leaving: Option<Instant>,
     /// A change of membership that was met among records.
     pending: Option<Consumed>,
     settled: VecDeque<Settled>,
@@ -121,6 +132,8 @@ where
             watch,
             jobs: JoinSet::new(),
             held: Held::default(),
+            ownership: Ownership::new(now()),
+            leaving: None,
             pending: None,
             settled: VecDeque::new(),
             again: None,
@@ -155,18 +168,23 @@ where
         let mut committing: Option<Committing<P>> = None;
         let mut stop_at: Option<Instant> = None;
         loop {
-            self.step(stop_at.is_some(), &mut committing)?;
-            if stop_at.is_some_and(|at| now() >= at || (committing.is_none() && self.is_quiet())) {
+            let stops = stop_at.is_some();
+            self.step(stops, &mut committing)?;
+            let is_over = committing.is_none() && self.is_quiet();
+            if stop_at.is_some_and(|at| now() >= at || is_over) {
                 return Ok(());
             }
-            let work = self.stage.wake_at().filter(|_| stop_at.is_none());
-            let wake = [work, stop_at, self.fenced_until()].into_iter().flatten().min();
+            if self.leaving.is_some_and(|at| now() >= at || is_over) {
+                self.give_up(&mut committing).await;
+            }
+            let wake = self.wake_at(stop_at);
             tokio::select! {
                 // In this order, so that a run can be repeated exactly. None starves another: the ends of
                 // transactions and jobs are bounded by those begun, and what is due is started before each round.
                 biased;
-                () = &mut drain, if stop_at.is_none() => {
+                () = &mut drain, if !stops => {
                     info!(runner = self.name, open = self.held.open(), "draining: no more records are taken");
+                    self.ownership.stop();
                     stop_at = Some(now() + grace);
                 }
                 (producer, batch, result) = wait(&mut committing) => {
@@ -175,8 +193,13 @@ where
                     self.ended(batch, result).await?;
                 }
                 Some(done) = self.jobs.join_next() => self.collect(done),
-                event = next_event(&mut self.pending, &mut self.consumer) => match event {
-                    Ok(Consumed::Record(record)) => self.take_records(record)?,
+                // Asking again is what gives the partitions up.
+                event = next_event(&mut self.pending, &mut self.consumer), if self.leaving.is_none() => match event {
+                    Ok(Consumed::Record(record)) => {
+                        self.ownership.renew(now());
+                        self.take_records(record)?;
+                    }
+                    Ok(Consumed::Revoked) if !self.ownership.is_none() => self.leave(),
                     Ok(membership) => {
                         // The running transaction must have ended before anybody asks what is committed.
                         if let Some(running) = committing.take() {
@@ -186,14 +209,25 @@ where
                     }
                     Err(error) => return Err(RunnerError::Consume(self.name, Box::new(error))),
                 },
-                () = sleep_until(wake) => {}
+                // The consumer was asked just now, and had nothing to tell.
+                () = sleep_until(wake), if self.leaving.is_none() => self.ownership.renew(now()),
+                () = sleep_until(wake), if self.leaving.is_some() => {}
             }
         }
     }
 
+    /// When there is something to do, if nothing happens.
+    fn wake_at(&self, stop_at: Option<Instant>) -> Option<Instant> {
+        let is_working = stop_at.is_none() && self.leaving.is_none();
+        let work = self.stage.wake_at().filter(|_| is_working);
+        let owned = self.ownership.wake_at(now()).filter(|_| is_working);
+        [work, owned, stop_at, self.leaving, self.fenced_until()].into_iter().flatten().min()
+    }
+
     /// Everything that can be done without waiting.
     fn step(&mut self, draining: bool, committing: &mut Option<Committing<P>>) -> Result<(), RunnerError> {
-        if draining {
+        let is_leaving = draining || self.leaving.is_some();
+        if is_leaving {
             self.held.drop_waiting();
         } else {
             while let Some(record) = self.held.next_waiting() {
@@ -204,7 +238,7 @@ where
             }
         }
         if committing.is_none() {
-            *committing = self.begin();
+            *committing = self.begin(is_leaving);
         }
         self.watch.open(self.held.open());
         if self.fenced_until().is_some_and(|until| now() >= until) {
@@ -235,6 +269,7 @@ where
         self.fenced.map(|since| since + MAX_FENCED)
     }
 
+    /// Whether nothing is left of what was begun; then it has also been handed over, as soon as it could be.
     fn is_quiet(&self) -> bool {
         self.jobs.is_empty() && self.settled.is_empty() && self.again.is_none()
     }
@@ -287,19 +322,21 @@ where
         }
     }
 
-    /// Begins a transaction with what is settled, if the producer is free.
-    fn begin(&mut self) -> Option<Committing<P>> {
-        if self.again.is_none() && self.settled.is_empty() {
+    /// Begins a transaction with what is settled, or with what is to be noted, if the producer is free.
+    fn begin(&mut self, is_leaving: bool) -> Option<Committing<P>> {
+        self.producer.as_ref()?;
+        let batch = self.again.take().or_else(|| self.notes(is_leaving));
+        let batch = batch.or_else(|| (!self.settled.is_empty()).then(|| self.gather()))?;
+        let Some(group) = self.consumer.group() else {
+            self.again = Some(batch);
             return None;
-        }
-        let group = self.consumer.group()?;
+        };
         let producer = self.producer.take()?;
-        let batch = self.again.take().unwrap_or_else(|| self.gather());
-        Some(Box::pin(commit(producer, batch, group)))
+        Some(Box::pin(outcome::commit(producer, batch, group)))
     }
 
     fn gather(&mut self) -> Batch {
-        let mut batch = Batch { records: Vec::new(), positions: Vec::new(), offsets: Vec::new(), tries: 0 };
+        let mut batch = Batch::default();
         while let Some(settled) = self.settled.pop_front() {
             batch.records.extend(settled.records);
             batch.positions.extend(settled.positions);
@@ -316,152 +353,11 @@ where
         batch.offsets = touched.into_iter().filter_map(|partition| self.held.commit(partition)).collect();
         batch
     }
-
-    /// Draws the consequence of a transaction's end.
-    async fn ended(&mut self, mut batch: Batch, result: Ended) -> Result<(), RunnerError> {
-        let (took, result) = result;
-        let error = match result {
-            Ok(()) => {
-                self.close(&batch, took);
-                return Ok(());
-            }
-            Err(error) => error,
-        };
-        self.watch.transaction(false, &batch.records, took);
-        warn!(runner = self.name, %error, records = batch.records.len(), "a transaction did not commit");
-        match error {
-            NotCommitted::Fatal(_) => return Err(RunnerError::Produce(self.name, error)),
-            NotCommitted::Fenced(_) => {
-                self.forget();
-                self.fenced = Some(now());
-                return Ok(());
-            }
-            NotCommitted::Unknown(_) if self.counts(&batch).await? => {
-                self.close(&batch, took);
-                return Ok(());
-            }
-            NotCommitted::Aborted(_) | NotCommitted::Refused(_) | NotCommitted::Unknown(_) => {}
-        }
-        batch.tries += 1;
-        if batch.tries >= MAX_COMMIT_TRIES {
-            return Err(RunnerError::Produce(self.name, error));
-        }
-        self.again = Some(batch);
-        Ok(())
-    }
-
-    fn close(&mut self, batch: &Batch, took: Duration) {
-        for position in &batch.positions {
-            self.held.close(position);
-        }
-        self.watch.transaction(true, &batch.records, took);
-    }
-
-    /// Whether the broker says that a transaction counted: by the committed offsets; by what stands in the ledger
-    /// where it settled no record.
-    async fn counts(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
-        if batch.positions.is_empty() {
-            return self.is_in_ledger(batch).await;
-        }
-        let committed = self.committed().await?;
-        Ok(batch.positions.iter().all(|position| {
-            committed.iter().any(|a| {
-                a.partition == position.partition
-                    && a.committed.is_some_and(|next| Checkpoint::covers(next, &a.metadata, position.offset))
-            })
-        }))
-    }
-
-    /// Whether a record of the batch is the last one of its key in the ledger of this assignment.
-    async fn is_in_ledger(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
-        let partitions: Vec<Partition> = self.held.partitions().cloned().collect();
-        for partition in partitions {
-            let ledger = self.read_ledger(&partition).await?;
-            let stands = |record: &OutRecord| {
-                let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-                record.value.is_some() && key.is_some_and(|key| ledger.get(key) == record.value.as_ref())
-            };
-            if batch.records.iter().any(stands) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    async fn read_ledger(
-        &mut self,
-        partition: &Partition,
-    ) -> Result<BTreeMap<String, bytes::Bytes>, RunnerError> {
-        let read = self.recall.recall(partition).await;
-        read.map_err(|e| RunnerError::Recall(self.name, Box::new(e)))
-    }
-
-    async fn committed(&mut self) -> Result<Vec<Assignment>, RunnerError> {
-        self.consumer.committed().await.map_err(|e| RunnerError::Consume(self.name, Box::new(e)))
-    }
-
-    async fn membership(&mut self, event: Consumed) -> Result<(), RunnerError> {
-        self.forget();
-        self.watch.revoked();
-        let Consumed::Assigned(partitions) = event else { return Ok(()) };
-        self.fenced = None;
-        let Some(owner) = partitions.iter().map(|a| &a.partition).min() else {
-            self.watch.assigned(0);
-            return Ok(());
-        };
-        self.identify(owner).await?;
-        // Asked again: only now is it certain that no earlier transaction of this identity is still open.
-        for assignment in self.committed().await? {
-            let ledger = self.read_ledger(&assignment.partition).await?;
-            self.stage.restore(&assignment.partition, ledger);
-            self.held.assign(assignment);
-        }
-        info!(runner = self.name, partitions = self.held.partitions().len(), "partitions were assigned");
-        self.watch.assigned(self.held.partitions().len());
-        Ok(())
-    }
-
-    async fn identify(&mut self, owner: &Partition) -> Result<(), RunnerError> {
-        let producer = self.producer.as_mut().expect("no transaction runs while the membership changes");
-        let mut tries = 0;
-        loop {
-            match producer.identify(owner).await {
-                Ok(()) => return Ok(()),
-                Err(error) if tries >= MAX_COMMIT_TRIES || matches!(error, NotCommitted::Fatal(_)) => {
-                    return Err(RunnerError::Produce(self.name, error));
-                }
-                Err(error) => warn!(runner = self.name, %error, "the producer is not ready yet"),
-            }
-            tries += 1;
-            tokio::time::sleep(COMMIT_PAUSE).await;
-        }
-    }
-
-    /// Drops everything of an assignment that is over, running jobs as well: a request that is cut off counts as
-    /// one whose outcome is unknown, and the next owner of its record treats it so.
-    fn forget(&mut self) {
-        self.jobs = JoinSet::new();
-        self.stage.reset();
-        self.held = Held::default();
-        self.settled.clear();
-        self.again = None;
-    }
 }
 
 /// The monotonic clock, which tests can hold.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-type Ended = (Duration, Result<(), NotCommitted>);
-
-async fn commit<P: Produce<G>, G>(mut producer: P, batch: Batch, group: G) -> (P, Batch, Ended) {
-    if batch.tries > 0 {
-        tokio::time::sleep(COMMIT_PAUSE).await;
-    }
-    let begun = now();
-    let result = producer.commit(batch.records.clone(), batch.offsets.clone(), group).await;
-    (producer, batch, (now() - begun, result))
 }
 
 /// The end of the running transaction; never, if there is none.

@@ -29,12 +29,14 @@ struct Share {
     waiting: VecDeque<InRecord>,
     /// The consumer was told to stop its flow.
     is_stopped: bool,
+    /// All of its records wait: an earlier owner may still be at them.
+    is_locked: bool,
 }
 
 impl Share {
     /// Takes a record that nothing waits before: whether it is to be worked on now, or comes back.
     fn open(&mut self, record: &InRecord) -> Opened {
-        if self.bytes >= MAX_SHARE_BYTES {
+        if self.is_locked || self.bytes >= MAX_SHARE_BYTES {
             return Opened::Full;
         }
         let opened = self.checkpoint.open(record.position.offset);
@@ -62,10 +64,22 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// A partition was assigned.
-    pub(super) fn assign(&mut self, assignment: Assignment) {
+    /// A partition was assigned; where it `is_locked`, its records wait for [`Held::unlock`].
+    pub(super) fn assign(&mut self, assignment: Assignment, is_locked: bool) {
         let checkpoint = Checkpoint::resume(assignment.committed, &assignment.metadata);
-        self.shares.insert(assignment.partition, Share { checkpoint, ..Share::default() });
+        self.shares.insert(assignment.partition, Share { checkpoint, is_locked, ..Share::default() });
+    }
+
+    /// The records of a partition may be worked on from now on.
+    pub(super) fn unlock(&mut self, partition: &Partition) {
+        if let Some(share) = self.shares.get_mut(partition) {
+            share.is_locked = false;
+        }
+    }
+
+    /// Whether a record of the partition waits.
+    pub(super) fn is_waiting(&self, partition: &Partition) -> bool {
+        self.shares.get(partition).is_some_and(|share| !share.waiting.is_empty())
     }
 
     /// The assigned partitions.
@@ -153,7 +167,10 @@ impl Held {
 
     /// What is to be committed for a partition.
     pub(super) fn commit(&self, partition: &Partition) -> Option<OffsetCommit> {
-        let (next, metadata) = self.shares.get(partition)?.checkpoint.commit()?;
+        let share = self.shares.get(partition)?;
+        // Of a partition without a commit nothing before its first record is left.
+        let first = || share.waiting.front().map(|record| (record.position.offset, String::new()));
+        let (next, metadata) = share.checkpoint.commit().or_else(first)?;
         Some(OffsetCommit { partition: partition.clone(), next, metadata })
     }
 
@@ -183,7 +200,7 @@ mod tests {
         for number in 0..partitions {
             let assignment =
                 Assignment { partition: partition(number), committed: Some(0), metadata: String::new() };
-            held.assign(assignment);
+            held.assign(assignment, false);
         }
         held
     }
@@ -251,13 +268,32 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_partition_keeps_its_records_in_order_and_tells_where_its_first_one_stands() {
+        let mut held = held(2);
+        let fresh = Assignment { partition: partition(2), committed: None, metadata: String::new() };
+        held.assign(fresh, true);
+        assert_eq!((held.is_waiting(&partition(2)), held.commit(&partition(2))), (false, None));
+        assert!((7..9).all(|offset| held.offer(record(2, offset, 1)).is_none()));
+        assert!(held.offer(record(1, 0, 1)).is_some() && held.next_waiting().is_none());
+        assert_eq!(held.flow(), [(partition(2), true)]);
+        assert_eq!((held.is_waiting(&partition(2)), held.open()), (true, 1));
+        assert_eq!(held.commit(&partition(2)).unwrap().next, 7);
+        held.unlock(&partition(2));
+        let offsets: Vec<i64> =
+            std::iter::from_fn(|| held.next_waiting()).map(|record| record.position.offset).collect();
+        assert_eq!(offsets, [7, 8]);
+        assert_eq!(held.flow(), [(partition(2), false)]);
+        assert_eq!(held.commit(&partition(2)).unwrap().next, 7, "neither is settled");
+    }
+
+    #[test]
     fn what_was_settled_in_an_earlier_life_is_passed_over_while_it_waits_as_well() {
         let mut held = Held::default();
         let mut before = Checkpoint::resume(Some(0), "");
         (0..3).for_each(|offset| assert_eq!(before.open(offset), Opened::New));
         before.settle(1);
         let (next, metadata) = before.commit().unwrap();
-        held.assign(Assignment { partition: partition(0), committed: Some(next), metadata });
+        held.assign(Assignment { partition: partition(0), committed: Some(next), metadata }, false);
         let opened: Vec<bool> = (0..3).map(|offset| held.offer(record(0, offset, 1)).is_some()).collect();
         assert_eq!(opened, [true, false, true]);
         assert!(held.offer(record(9, 0, 1)).is_none(), "of no assigned partition");

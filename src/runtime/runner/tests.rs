@@ -1,12 +1,14 @@
 //! Transactions of unknown outcome that settle no record: the ledger tells what became of them. And, in `backlog`, what
 //! a partition that is far behind means for the others.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::model::record::Assignment;
 use crate::runtime::ports::Job;
 
 /// What the broker holds, and what it answers to the next commits.
@@ -178,3 +180,4 @@ async fn a_transaction_without_offsets_is_tried_again_only_if_it_did_not_count()
 }
 
 mod backlog;
+mod hand_over;
