@@ -16,7 +16,7 @@ use super::faults::Profile;
 use super::history::{Request, Stats, Write};
 use super::query::Query;
 use super::reply::Reply;
-use super::{mutate, scopes, seed, specs};
+use super::{history, mutate, scopes, seed, specs};
 
 /// Changes made under one lock, so that API calls are not held up by a long bulk change.
 const CHUNK: u64 = 500;
@@ -226,9 +226,23 @@ impl Control {
         self.core.with(|state| Ok(mutate::rows(state, entity, None, usize::MAX)?.into_iter().collect()))
     }
 
-    /// Every accepted API write, in order of effect.
+    /// Every accepted API write that is still kept, in order of effect. After millions of items, look through them with
+    /// [`Control::each_write`] instead, which holds one body at a time.
     pub fn history(&self) -> Vec<Write> {
-        self.core.log(|log| log.writes())
+        let mut writes = Vec::new();
+        self.each_write(0, |write| writes.push(write));
+        writes
+    }
+
+    /// Shows every accepted write after number `seq` that is still kept, in order of effect.
+    pub fn each_write(&self, seq: u64, mut look: impl FnMut(Write)) {
+        let mut seen = seq;
+        loop {
+            let some = self.core.log(|log| log.glance(seen));
+            let Some((last, _)) = some.last() else { return };
+            seen = *last;
+            some.iter().map(history::show).for_each(&mut look);
+        }
     }
 
     /// The last API requests, in order of their answers.
@@ -266,8 +280,9 @@ impl Control {
         self.core.rate.send_replace(if rate.is_finite() { rate.max(0.0) } else { 0.0 });
     }
 
-    /// Waits until every callback was delivered, was given up, or is known to be lost.
+    /// Waits until every late commit was made and every callback was delivered, was given up, or is known to be lost.
     pub async fn quiesce(&self) {
+        self.core.late.idle().await;
         self.core.deliverer.idle().await;
     }
 }

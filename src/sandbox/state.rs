@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -15,7 +14,7 @@ use serde_json::{Map, Value};
 use super::events::{self, Event, Op, StockCause, StockChange};
 use super::hooks::Hooks;
 use super::specs::{self, Dates, Spec};
-use super::store::{Key, Row, Table, field};
+use super::store::{Key, Lag, Row, Table, field};
 use super::{announce, clock};
 
 /// The location that every store has.
@@ -31,9 +30,9 @@ pub(crate) struct State {
     pub(crate) api_url: String,
     pub(crate) store_hash: String,
     /// How far the present read lags behind.
-    pub(crate) lag: Duration,
+    pub(crate) lag: Lag,
     /// How far single reads and lists lag behind.
-    lags: (Duration, Duration),
+    lags: (Lag, Lag),
     /// Rows are put without events and without a trace at their parents.
     pub(crate) seeding: bool,
 }
@@ -49,8 +48,8 @@ impl State {
             rng,
             api_url,
             store_hash,
-            lag: Duration::ZERO,
-            lags: (Duration::ZERO, Duration::ZERO),
+            lag: Lag::NONE,
+            lags: (Lag::NONE, Lag::NONE),
             seeding: false,
         }
     }
@@ -74,15 +73,19 @@ impl State {
     }
 
     /// How far single reads and lists lag from now on.
-    pub(crate) fn set_lag(&mut self, single: Duration, list: Duration) {
+    pub(crate) fn set_lag(&mut self, single: Lag, list: Lag) {
         (self.lag, self.lags) = (single, (single, list));
         let keep = !single.is_zero() || !list.is_zero();
         self.tables.values_mut().for_each(|table| table.keep_past(keep));
     }
 
-    /// The read that follows is of this path: one that ends in an id is a single read.
-    pub(crate) fn look_at(&mut self, pattern: &str) {
-        self.lag = if pattern.ends_with('}') { self.lags.0 } else { self.lags.1 };
+    /// The request that follows is of this path: one that ends in an id is a single read, and a write never lags.
+    pub(crate) fn look_at(&mut self, is_read: bool, pattern: &str) {
+        self.lag = match (is_read, pattern.ends_with('}')) {
+            (false, _) => Lag::NONE,
+            (true, true) => self.lags.0,
+            (true, false) => self.lags.1,
+        };
     }
 
     /// A random UUID, repeatable by the seed.

@@ -49,6 +49,7 @@ mod sandbox_api;
 mod sandbox_callbacks;
 mod sandbox_entities;
 mod sandbox_events;
+mod sandbox_faults;
 mod sandbox_lab;
 mod sandbox_openapi;
 mod scale_snapshot;

@@ -1,7 +1,5 @@
 //! What every row of the catalogue gets: its routes, and the reads that serve them, driven by the row alone.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
@@ -12,7 +10,7 @@ use crate::sandbox::query::{self, Filter, Query};
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs::{self, OddMeta, Paging, Shape, Spec};
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, Row, Table, field};
+use crate::sandbox::store::{Key, Lag, Row, Table, field};
 use crate::sandbox::view::{Sight, Span};
 
 /// Page size cap where `include` asks for options or modifiers.
@@ -152,12 +150,7 @@ impl Chosen<'_> {
 }
 
 /// Chooses the rows that meet the filters. Uses the ids, an index or the date of change where a filter names them.
-pub(crate) fn choose<'a>(
-    state: &'a State,
-    spec: &'static Spec,
-    filters: &[Filter],
-    lag: Duration,
-) -> Chosen<'a> {
+pub(crate) fn choose<'a>(state: &'a State, spec: &'static Spec, filters: &[Filter], lag: Lag) -> Chosen<'a> {
     let table = state.table(spec);
     if filters.is_empty() && lag.is_zero() {
         return Chosen::All(table.ids());
@@ -201,7 +194,7 @@ fn named(spec: &Spec, table: &Table, filter: &Filter) -> Option<Vec<Key>> {
 }
 
 /// The rows that meet the filters, in order of id.
-pub(crate) fn select(state: &State, spec: &'static Spec, filters: &[Filter], lag: Duration) -> Vec<Row> {
+pub(crate) fn select(state: &State, spec: &'static Spec, filters: &[Filter], lag: Lag) -> Vec<Row> {
     let table = state.table(spec);
     choose(state, spec, filters, lag).keys().iter().filter_map(|key| table.see(key, lag)).collect()
 }

@@ -9,7 +9,7 @@ use crate::sandbox::query::Filter;
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs;
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, Row, field};
+use crate::sandbox::store::{Key, Lag, Row, field};
 
 /// Rows of a page.
 const LIMIT: usize = 1000;
@@ -56,7 +56,7 @@ pub(crate) fn item(state: &State, row: &Row, locations: &[u64]) -> Value {
 
 /// Every location's id.
 pub(crate) fn locations(state: &State) -> Vec<u64> {
-    let rows = state.of("location").scan(std::time::Duration::ZERO);
+    let rows = state.of("location").scan(Lag::NONE);
     rows.filter_map(|(key, _)| if let Key::Int(number) = key { Some(*number) } else { None }).collect()
 }
 

@@ -221,6 +221,30 @@ fn fit(pattern: &str, parts: &[&str]) -> Option<Vec<String>> {
     (count == parts.len()).then_some(params)
 }
 
+/// Whether there is a route of exactly this method and pattern.
+#[cfg(test)]
+pub(crate) fn serves(method: &str, pattern: &str) -> bool {
+    ROUTES.iter().any(|route| route.method == method && route.pattern == pattern)
+}
+
+/// Whether a route takes a form with files.
+pub(crate) fn takes_form(route: &Route) -> bool {
+    let path = route.pattern;
+    path.ends_with("/image")
+        || path.ends_with("/images")
+        || path.contains("/images/{")
+        || path.ends_with("/imex/import")
+        || path == "/v3/themes"
+}
+
+/// Whether a POST or PUT says everything with its path.
+pub(crate) fn goes_without_body(route: &Route) -> bool {
+    let actions = ["/payment_actions/capture", "/payment_actions/void", "/redirect_urls"];
+    actions.iter().any(|action| route.pattern.ends_with(action))
+        || (route.pattern.starts_with("/v3/checkouts/")
+            && (route.pattern.ends_with("/orders") || route.pattern.ends_with("/token")))
+}
+
 /// Runs a route's handler.
 pub(crate) fn run(route: &Route, call: &mut Call<'_>) -> Reply {
     let answer = match route.handler {

@@ -10,7 +10,7 @@ use crate::sandbox::query::{self, Filter};
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs::{self, Spec};
 use crate::sandbox::state::{MAIN_LOCATION, State};
-use crate::sandbox::store::{Key, Row, field, render};
+use crate::sandbox::store::{Key, Lag, Row, field, render};
 
 /// Rows of one variants batch.
 const VARIANTS_MAX: usize = 50;
@@ -315,7 +315,7 @@ pub(crate) fn delete_legacy_categories(call: &mut Call<'_>) -> Answer {
     let spec = specs::known("category");
     let filters = legacy_filters(call);
     call.forbidden = filters.is_empty();
-    for row in select(call.state, spec, &filters, std::time::Duration::ZERO) {
+    for row in select(call.state, spec, &filters, Lag::NONE) {
         if let Some(key) = row.get(&spec.id).and_then(Key::from_json) {
             call.state.delete(spec, &key);
         }

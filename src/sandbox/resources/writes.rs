@@ -1,7 +1,5 @@
 //! The writes of every row of the catalogue: create, change, delete, one by one and in batches, checked by the row.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::generic::{Place, alone, compose, not_found, select};
@@ -10,7 +8,7 @@ use crate::sandbox::query::Filter;
 use crate::sandbox::reply::Reply;
 use crate::sandbox::specs::{KEY, Shape, Spec, Style};
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, Row};
+use crate::sandbox::store::{Key, Lag, Row};
 use crate::sandbox::view::{Sight, Span};
 
 /// The object a body holds.
@@ -220,7 +218,7 @@ pub(crate) fn delete_by(spec: &'static Spec, call: &mut Call<'_>) -> Answer {
             };
         }
     }
-    let rows = select(call.state, spec, &filters, Duration::ZERO);
+    let rows = select(call.state, spec, &filters, Lag::NONE);
     if rows.len() > rules.max && !filters.is_empty() {
         return Err(Reply::plain(413, &format!("At most {} rows can be deleted in one request.", rules.max)));
     }
