@@ -16,7 +16,7 @@ use super::faults::Profile;
 use super::history::{Request, Stats, Write};
 use super::query::Query;
 use super::reply::Reply;
-use super::{history, mutate, scopes, seed, specs};
+use super::{history, mutate, resources, scopes, seed, specs};
 
 /// Changes made under one lock, so that API calls are not held up by a long bulk change.
 const CHUNK: u64 = 500;
@@ -234,6 +234,18 @@ impl Control {
         writes
     }
 
+    /// At most `limit` accepted writes after number `seq`, in order of effect.
+    pub fn history_page(&self, seq: u64, limit: usize) -> Vec<Write> {
+        let (mut writes, mut seen) = (Vec::new(), seq);
+        while writes.len() < limit {
+            let some = self.core.log(|log| log.glance(seen));
+            let Some((last, _)) = some.last() else { break };
+            seen = *last;
+            writes.extend(some.iter().take(limit - writes.len()).map(history::show));
+        }
+        writes
+    }
+
     /// Shows every accepted write after number `seq` that is still kept, in order of effect.
     pub fn each_write(&self, seq: u64, mut look: impl FnMut(Write)) {
         let mut seen = seq;
@@ -390,7 +402,11 @@ fn show(control: &Control, path: &str, query: &Query) -> Result<Reply, Reply> {
         return Ok(Reply::bare(200, Value::Object(rows.into_iter().collect())));
     }
     match path {
-        "history" => json(serde_json::to_value(control.history())),
+        "history" => {
+            let number = |name| query.get(name).and_then(|text| text.parse().ok());
+            let limit = number("limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+            json(serde_json::to_value(control.history_page(number("after").unwrap_or(0), limit)))
+        }
         "requests" => json(serde_json::to_value(control.requests())),
         "deliveries" => json(serde_json::to_value(control.deliveries())),
         "stats" => {
@@ -400,6 +416,7 @@ fn show(control: &Control, path: &str, query: &Query) -> Result<Reply, Reply> {
         }
         "calls" => json(serde_json::to_value(control.calls())),
         "entities" => Ok(Reply::bare(200, specs::all().iter().map(entity).collect())),
+        "routes" => Ok(Reply::bare(200, resources::routes())),
         "scopes" => Ok(Reply::bare(200, scopes::all().into_iter().map(Value::from).collect())),
         "faults" => json(serde_json::to_value(&super::core::lock(&control.core.dice).profile)),
         _ => Err(unknown()),
@@ -414,7 +431,7 @@ fn entity(spec: &specs::Spec) -> Value {
 }
 
 fn unknown() -> Reply {
-    let known = "GET state/{entity}, entities, scopes, history, requests, calls, deliveries, stats, faults; POST mutate, \
+    let known = "GET state/{entity}, entities, routes, scopes, history, requests, calls, deliveries, stats, faults; POST mutate, \
         touch, emit, seed, uninstall, reinstall, hooks/{id}/deactivate, shoppers, quiesce; PUT faults; DELETE hooks/{id}";
     Reply::bare(404, json!({"error": format!("there is no such control; known are {known}")}))
 }

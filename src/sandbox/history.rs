@@ -23,7 +23,8 @@ const REQUESTS_MAX: usize = 200_000;
 /// Writes taken out under one lock while somebody looks through them.
 const GLANCE: usize = 1_000;
 
-/// A write that the simulator accepted (answered, or would have answered, with 2xx).
+/// A write that the simulator accepted: it answered, or would have answered, with 2xx, or it kept a part of a batch that
+/// it refused.
 #[derive(Debug, Clone, Serialize)]
 pub struct Write {
     /// From 1, in order of effect.

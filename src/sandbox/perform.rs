@@ -117,14 +117,25 @@ pub(crate) fn run(
         state.look_at(asked.is_read(), route.pattern);
         let own = params.last().filter(|_| route.pattern.ends_with('}')).cloned();
         let pattern = route.pattern;
-        let mut call =
-            Call { state, pattern, query: &query, body: &body, params, blocked: &blocked, forbidden: false };
+        let mut call = Call {
+            state,
+            pattern,
+            query: &query,
+            body: &body,
+            facts: route.facts,
+            params,
+            blocked: &blocked,
+            forbidden: false,
+        };
+        let before = call.state.changes;
         let mut reply = resources::run(route, &mut call);
+        let changed = call.state.changes != before;
         let forbidden = call.forbidden;
         if let Some(plan) = plan {
             reply = plan.word(reply);
         }
-        let accepted = (200..300).contains(&reply.status) && !asked.is_read();
+        // Some refusals keep the good part of a batch.
+        let accepted = !asked.is_read() && (changed || (200..300).contains(&reply.status));
         core.log(|log| {
             log.stats.forbidden_collection_deletes += u64::from(forbidden);
             if accepted {

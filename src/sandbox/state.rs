@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) lag: Lag,
     /// How far single reads and lists lag behind.
     lags: (Lag, Lag),
+    /// How often anything changed.
+    pub(crate) changes: u64,
     /// Rows are put without events and without a trace at their parents.
     pub(crate) seeding: bool,
 }
@@ -50,6 +52,7 @@ impl State {
             store_hash,
             lag: Lag::NONE,
             lags: (Lag::NONE, Lag::NONE),
+            changes: 0,
             seeding: false,
         }
     }
@@ -63,6 +66,7 @@ impl State {
 
     /// The rows of `spec`, to be filled at the start.
     pub(crate) fn table_mut(&mut self, spec: &Spec) -> &mut Table {
+        self.changes += 1;
         let name = spec.table.as_deref().unwrap_or(&spec.name);
         self.tables.get_mut(name).expect("every row of the catalogue has a table")
     }

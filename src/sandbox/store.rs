@@ -191,7 +191,9 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(spec: &'static Spec) -> Table {
-        let index = spec.indexes.iter().map(|field| (field.as_str(), HashMap::new())).collect();
+        let indexed =
+            spec.indexes.iter().chain(spec.unique.iter().map(|rule| &rule.field)).chain(spec.natural.first());
+        let index = indexed.map(|field| (field.as_str(), HashMap::new())).collect();
         let (next, modified) = (spec.first_id, spec.dates.modified());
         Table { cells: BTreeMap::new(), ids: Vec::new(), next, index, modified, keep_past: false }
     }
@@ -373,7 +375,7 @@ fn join(values: &mut HashMap<String, Group>, text: String, key: &Key) {
 }
 
 /// A scalar as index text; empty text has no entry.
-fn plain(value: &Value) -> Option<String> {
+pub(crate) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some(text.to_lowercase()),

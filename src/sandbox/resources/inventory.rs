@@ -1,5 +1,7 @@
 //! Stock levels: reads by item and by location, absolute and relative adjustments.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::generic::{not_found, select};
@@ -143,7 +145,7 @@ fn adjust(call: &mut Call<'_>, cause: StockCause) -> Answer {
     if items.is_empty() || items.len() > ITEMS_MAX {
         return Err(Reply::field(422, "items", format!("between 1 and {ITEMS_MAX} items are allowed")));
     }
-    let mut plans: Vec<(Key, u64, i64)> = Vec::new();
+    let (mut plans, mut levels) = (Vec::with_capacity(items.len()), HashMap::new());
     for (index, item) in items.iter().enumerate() {
         let refuse = |name: &str, text: &str| Reply::field(422, &format!("items.{index}.{name}"), text);
         let place = item.get("location_id").and_then(Value::as_u64);
@@ -152,13 +154,13 @@ fn adjust(call: &mut Call<'_>, cause: StockCause) -> Answer {
         let quantity =
             item.get("quantity").and_then(Value::as_i64).ok_or_else(|| refuse("quantity", "is required"))?;
         let variant = variant(call.state, item).map_err(|text| refuse("identity", text))?;
-        let earlier =
-            plans.iter().rev().find(|(key, at, _)| *key == variant && *at == place).map(|plan| plan.2);
-        let now = earlier.unwrap_or_else(|| call.state.stock(&variant, place));
+        let at = (variant.clone(), place);
+        let now = levels.get(&at).copied().unwrap_or_else(|| call.state.stock(&variant, place));
         let level = if cause == StockCause::Absolute { quantity } else { now + quantity };
         if level < 0 {
             return Err(refuse("quantity", "there is not enough stock"));
         }
+        levels.insert(at, level);
         plans.push((variant, place, level));
     }
     for (variant, place, level) in plans {
