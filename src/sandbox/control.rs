@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::control_bodies::{Bulk, Emit, Mutation, Shoppers, Touch};
 use super::core::Core;
 use super::deliver::{Delivery, DeliveryStats};
 use super::events::{Event, Op};
@@ -304,50 +305,6 @@ fn object(body: Value) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mutation {
-    entity: String,
-    op: String,
-    #[serde(default)]
-    id: Option<Value>,
-    #[serde(default)]
-    body: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Touch {
-    entity: String,
-    from: u64,
-    to: u64,
-    #[serde(default = "once")]
-    times: u64,
-}
-
-fn once() -> u64 {
-    1
-}
-
-#[derive(Deserialize)]
-struct Emit {
-    scope: String,
-    #[serde(flatten)]
-    about: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bulk {
-    products: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Shoppers {
-    rate: f64,
 }
 
 fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Reply> {

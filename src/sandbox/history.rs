@@ -163,7 +163,7 @@ pub struct Stats {
     pub cut: u64,
     /// DELETEs on a collection without a filter that deleted, or would have deleted, everything.
     pub forbidden_collection_deletes: u64,
-    /// Events that occurred in the store.
+    /// Events that occurred in the store; those of stock only while there is a hook.
     pub events: u64,
     /// Writes that took effect after their connection was cut.
     pub late_commits: u64,

@@ -14,6 +14,7 @@ mod blocklist;
 mod chance;
 mod clock;
 mod control;
+mod control_bodies;
 mod core;
 mod deliver;
 mod events;

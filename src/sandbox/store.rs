@@ -219,6 +219,15 @@ impl Table {
         self.cells.get(key)?.now.as_ref().map(Stored::open)
     }
 
+    /// Opens a packed row that is about to change, so that it is read from text once and not once for each look at it.
+    pub(crate) fn unpack(&mut self, key: &Key) {
+        if let Some(now) = self.cells.get_mut(key).and_then(|cell| cell.now.as_mut())
+            && matches!(now, Stored::Packed(_))
+        {
+            *now = Stored::Open(now.open());
+        }
+    }
+
     /// Whether there is such a row now.
     pub(crate) fn has(&self, key: &Key) -> bool {
         self.cells.get(key).is_some_and(|cell| cell.now.is_some())

@@ -120,6 +120,7 @@ pub(crate) fn run(verb: Verb, spec: &'static Spec, call: &mut Call<'_>) -> Answe
     let place = Place::of(spec, call, verb)?;
     let events = call.state.outbox.len();
     let checked = call.facts.map_or(Ok(()), |facts| facts.check(call.pattern, call.body));
+    let checked = checked.map_err(|reply| writes::with_choices(spec, call.body, reply));
     let answer = checked.and_then(|()| match verb {
         Verb::List => list(spec, call, &place),
         Verb::Get => get(spec, call, &place),

@@ -172,7 +172,7 @@ fn adjust(call: &mut Call<'_>, cause: StockCause) -> Answer {
 fn variant(state: &State, item: &Value) -> Result<Key, &'static str> {
     let table = state.of("variant");
     if let Some(key) = item.get("variant_id").and_then(Key::from_json) {
-        return table.get(&key).map(|_| key).ok_or("the variant does not exist");
+        return table.has(&key).then_some(key).ok_or("the variant does not exist");
     }
     if let Some(sku) = item.get("sku").and_then(Value::as_str) {
         return table.find("sku", sku).into_iter().next().ok_or("the sku does not exist");

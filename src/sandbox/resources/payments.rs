@@ -21,7 +21,7 @@ fn order(call: &Call<'_>) -> Result<(u64, Row), Reply> {
 
 /// What the items of a refund come to.
 pub(crate) fn total(state: &State, order: u64, items: Option<&Value>) -> Result<f64, Reply> {
-    let items = items.and_then(Value::as_array).filter(|items| !items.is_empty());
+    let items = items.and_then(Value::as_array);
     let items = items.ok_or_else(|| Reply::field(422, "items", "items is required"))?;
     let mut sum = 0.0;
     for (index, item) in items.iter().enumerate() {

@@ -430,6 +430,18 @@ pub(crate) fn owner_id(spec: &Spec, name: &str, key: &Key) -> Value {
     }
 }
 
+/// The refusal of an object, with the fields that are none of their row's choices.
+pub(crate) fn with_choices(spec: &Spec, body: &Value, mut reply: Reply) -> Reply {
+    let errors = reply.body.as_mut().and_then(|body| body.get_mut("errors")?.as_object_mut());
+    if let (Some(errors), Some(item)) = (errors, body.as_object()) {
+        for choice in &spec.enums {
+            let text = item.get(&choice.field).and_then(|value| fault(spec, &choice.field, value));
+            errors.extend(text.map(|text| (choice.field.clone(), Value::from(text))));
+        }
+    }
+    reply
+}
+
 /// What is wrong with a field's value, judged by the type of its default and by the row's choices.
 fn fault(spec: &Spec, name: &str, value: &Value) -> Option<String> {
     if value.is_null() {
