@@ -1,5 +1,6 @@
 //! The simulator's dates: the formats the API shows, read and written.
 
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -15,9 +16,20 @@ pub(crate) fn unix_s() -> i64 {
     i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
 }
 
+thread_local! {
+    /// The second written last and its text: a batch stamps thousands of rows with one of them.
+    static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+}
+
 /// `2026-01-01T00:00:00+00:00`, as the V3 API writes dates.
 pub(crate) fn iso(unix_s: i64) -> String {
-    stamp(unix_s).strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string()
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != unix_s {
+            *text = stamp(unix_s).strftime("%Y-%m-%dT%H:%M:%S+00:00").to_string();
+            *second = unix_s;
+        }
+        text.clone()
+    })
 }
 
 /// `Thu, 01 Jan 2026 00:00:00 +0000`, as the V2 API writes dates.
@@ -34,6 +46,11 @@ fn stamp(unix_s: i64) -> Timestamp {
 /// A bare date takes the present time of day, as the catalogue filters document.
 pub(crate) fn parse(text: &str) -> Option<i64> {
     let text = text.trim();
+    if let Some(second) =
+        LAST.with_borrow(|(second, last)| (!text.is_empty() && last == text).then_some(*second))
+    {
+        return Some(second);
+    }
     if let Ok(seconds) = text.parse::<i64>() {
         return Some(seconds);
     }

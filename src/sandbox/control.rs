@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::control_bodies::{Bulk, Emit, Mutation, Shoppers, Touch};
 use super::core::Core;
 use super::deliver::{Delivery, DeliveryStats};
 use super::events::{Event, Op};
@@ -16,7 +17,7 @@ use super::faults::Profile;
 use super::history::{Request, Stats, Write};
 use super::query::Query;
 use super::reply::Reply;
-use super::{mutate, scopes, seed, specs};
+use super::{history, mutate, resources, scopes, seed, specs};
 
 /// Changes made under one lock, so that API calls are not held up by a long bulk change.
 const CHUNK: u64 = 500;
@@ -226,9 +227,35 @@ impl Control {
         self.core.with(|state| Ok(mutate::rows(state, entity, None, usize::MAX)?.into_iter().collect()))
     }
 
-    /// Every accepted API write, in order of effect.
+    /// Every accepted API write that is still kept, in order of effect. After millions of items, look through them with
+    /// [`Control::each_write`] instead, which holds one body at a time.
     pub fn history(&self) -> Vec<Write> {
-        self.core.log(|log| log.writes())
+        let mut writes = Vec::new();
+        self.each_write(0, |write| writes.push(write));
+        writes
+    }
+
+    /// At most `limit` accepted writes after number `seq`, in order of effect.
+    pub fn history_page(&self, seq: u64, limit: usize) -> Vec<Write> {
+        let (mut writes, mut seen) = (Vec::new(), seq);
+        while writes.len() < limit {
+            let some = self.core.log(|log| log.glance(seen));
+            let Some((last, _)) = some.last() else { break };
+            seen = *last;
+            writes.extend(some.iter().take(limit - writes.len()).map(history::show));
+        }
+        writes
+    }
+
+    /// Shows every accepted write after number `seq` that is still kept, in order of effect.
+    pub fn each_write(&self, seq: u64, mut look: impl FnMut(Write)) {
+        let mut seen = seq;
+        loop {
+            let some = self.core.log(|log| log.glance(seen));
+            let Some((last, _)) = some.last() else { return };
+            seen = *last;
+            some.iter().map(history::show).for_each(&mut look);
+        }
     }
 
     /// The last API requests, in order of their answers.
@@ -266,8 +293,9 @@ impl Control {
         self.core.rate.send_replace(if rate.is_finite() { rate.max(0.0) } else { 0.0 });
     }
 
-    /// Waits until every callback was delivered, was given up, or is known to be lost.
+    /// Waits until every late commit was made and every callback was delivered, was given up, or is known to be lost.
     pub async fn quiesce(&self) {
+        self.core.late.idle().await;
         self.core.deliverer.idle().await;
     }
 }
@@ -277,50 +305,6 @@ fn object(body: Value) -> Map<String, Value> {
         Value::Object(map) => map,
         _ => Map::new(),
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mutation {
-    entity: String,
-    op: String,
-    #[serde(default)]
-    id: Option<Value>,
-    #[serde(default)]
-    body: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Touch {
-    entity: String,
-    from: u64,
-    to: u64,
-    #[serde(default = "once")]
-    times: u64,
-}
-
-fn once() -> u64 {
-    1
-}
-
-#[derive(Deserialize)]
-struct Emit {
-    scope: String,
-    #[serde(flatten)]
-    about: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Bulk {
-    products: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Shoppers {
-    rate: f64,
 }
 
 fn read<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, Reply> {
@@ -375,7 +359,11 @@ fn show(control: &Control, path: &str, query: &Query) -> Result<Reply, Reply> {
         return Ok(Reply::bare(200, Value::Object(rows.into_iter().collect())));
     }
     match path {
-        "history" => json(serde_json::to_value(control.history())),
+        "history" => {
+            let number = |name| query.get(name).and_then(|text| text.parse().ok());
+            let limit = number("limit").and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+            json(serde_json::to_value(control.history_page(number("after").unwrap_or(0), limit)))
+        }
         "requests" => json(serde_json::to_value(control.requests())),
         "deliveries" => json(serde_json::to_value(control.deliveries())),
         "stats" => {
@@ -385,6 +373,7 @@ fn show(control: &Control, path: &str, query: &Query) -> Result<Reply, Reply> {
         }
         "calls" => json(serde_json::to_value(control.calls())),
         "entities" => Ok(Reply::bare(200, specs::all().iter().map(entity).collect())),
+        "routes" => Ok(Reply::bare(200, resources::routes())),
         "scopes" => Ok(Reply::bare(200, scopes::all().into_iter().map(Value::from).collect())),
         "faults" => json(serde_json::to_value(&super::core::lock(&control.core.dice).profile)),
         _ => Err(unknown()),
@@ -399,7 +388,7 @@ fn entity(spec: &specs::Spec) -> Value {
 }
 
 fn unknown() -> Reply {
-    let known = "GET state/{entity}, entities, scopes, history, requests, calls, deliveries, stats, faults; POST mutate, \
+    let known = "GET state/{entity}, entities, routes, scopes, history, requests, calls, deliveries, stats, faults; POST mutate, \
         touch, emit, seed, uninstall, reinstall, hooks/{id}/deactivate, shoppers, quiesce; PUT faults; DELETE hooks/{id}";
     Reply::bare(404, json!({"error": format!("there is no such control; known are {known}")}))
 }

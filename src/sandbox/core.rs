@@ -19,6 +19,7 @@ use super::events::Event;
 use super::faults::{Dice, Profile};
 use super::history::History;
 use super::hooks::Hooks;
+use super::late::Late;
 use super::limits::{InFlight, Window};
 use super::state::State;
 use super::{SandboxConfig, SandboxError, seed, shoppers};
@@ -33,6 +34,9 @@ pub(crate) struct Core {
     window: Mutex<Window>,
     pub(crate) in_flight: InFlight,
     pub(crate) deliverer: Arc<Deliverer>,
+    pub(crate) late: Late,
+    /// Ends everything that runs.
+    pub(crate) stop: CancellationToken,
     /// Changes a second that simulated shoppers make.
     pub(crate) rate: watch::Sender<f64>,
     requests: AtomicU64,
@@ -64,6 +68,8 @@ impl Core {
             window: Mutex::new(Window::new(config.quota, config.window)),
             in_flight: InFlight::default(),
             deliverer: Arc::new(Deliverer::new(&config.client_secret, config.time_scale)?),
+            late: Late::default(),
+            stop: CancellationToken::new(),
             rate: watch::Sender::new(0.0),
             requests: AtomicU64::new(0),
             uninstalled: AtomicBool::new(false),
@@ -72,7 +78,8 @@ impl Core {
     }
 
     /// Starts what runs beside the listener.
-    pub(crate) fn start(self: &Arc<Self>, stop: &CancellationToken) {
+    pub(crate) fn start(self: &Arc<Self>) {
+        let stop = &self.stop;
         let switch: Arc<dyn HookSwitch> = Arc::clone(self) as Arc<dyn HookSwitch>;
         let sending = Arc::clone(&self.deliverer).run(switch, Arc::clone(&self.dice));
         crate::runtime::spawn("sandbox-callbacks", stop.clone().run_until_cancelled_owned(sending));
@@ -105,8 +112,8 @@ impl Core {
     }
 
     /// A number for a request.
-    pub(crate) fn request_id(&self) -> String {
-        format!("{:032x}", self.requests.fetch_add(1, Ordering::Relaxed) + 1)
+    pub(crate) fn number(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Puts other faults in force.

@@ -9,101 +9,11 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
-/// Which requests a fault may hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Only {
-    /// GET and HEAD.
-    Reads,
-    /// Everything else.
-    Writes,
-}
+use super::chance::{Chance, Delay, Target};
+use super::store::Lag;
 
-/// How often a fault strikes, and where.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Chance {
-    /// From 0 (never) to 1 (always).
-    pub share: f64,
-    /// Reads or writes only; both when absent.
-    pub only: Option<Only>,
-    /// Only paths (from `/v2` or `/v3` on) that begin with this.
-    pub path: Option<String>,
-    /// How often it strikes before it stops; without end when absent.
-    pub times: Option<u64>,
-}
-
-impl Chance {
-    /// A fault that hits any request with probability `share`.
-    pub fn of(share: f64) -> Chance {
-        Chance { share, ..Chance::default() }
-    }
-
-    /// The same, for reads or for writes only.
-    #[must_use]
-    pub fn only(mut self, only: Only) -> Chance {
-        self.only = Some(only);
-        self
-    }
-
-    /// The same, for paths that begin with `path` only.
-    #[must_use]
-    pub fn path(mut self, path: &str) -> Chance {
-        self.path = Some(path.to_owned());
-        self
-    }
-
-    /// The same, a number of times only.
-    #[must_use]
-    pub fn times(mut self, times: u64) -> Chance {
-        self.times = Some(times);
-        self
-    }
-
-    /// Draws for one request, and counts the strike.
-    fn strikes(&mut self, rng: &mut StdRng, is_read: bool, path: &str) -> bool {
-        let hit = self.times != Some(0) && self.covers(is_read, path) && rng.random::<f64>() < self.share;
-        if let (true, Some(times)) = (hit, &mut self.times) {
-            *times -= 1;
-        }
-        hit
-    }
-
-    fn covers(&self, is_read: bool, path: &str) -> bool {
-        self.share > 0.0
-            && self.only.is_none_or(|only| (only == Only::Reads) == is_read)
-            && self.path.as_ref().is_none_or(|prefix| path.starts_with(prefix.as_str()))
-    }
-}
-
-/// A waiting time drawn evenly from `min_ms..=max_ms`, for a share of the cases.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Delay {
-    /// From 0 (never) to 1 (always); 1 when absent.
-    pub share: f64,
-    /// Reads or writes only; both when absent.
-    pub only: Option<Only>,
-    /// Only paths that begin with this.
-    pub path: Option<String>,
-    /// Shortest wait, milliseconds.
-    pub min_ms: u64,
-    /// Longest wait, milliseconds; 0 means no wait.
-    pub max_ms: u64,
-}
-
-impl Default for Delay {
-    fn default() -> Self {
-        Delay { share: 1.0, only: None, path: None, min_ms: 0, max_ms: 0 }
-    }
-}
-
-impl Delay {
-    /// Waits between `min_ms` and `max_ms`, every time.
-    pub fn between(min_ms: u64, max_ms: u64) -> Delay {
-        Delay { min_ms, max_ms, ..Delay::default() }
-    }
-}
+/// How much later a late commit takes effect, unless told otherwise: longer than a hasty retry, shorter than a test.
+const LATE_MS: u64 = 2_000;
 
 /// The faults of a sandbox. Off by default, may be changed at run time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,12 +23,21 @@ pub struct Profile {
     pub read_lag_ms: u64,
     /// The same for lists, where they lag otherwise than single reads.
     pub list_lag_ms: Option<u64>,
+    /// Lists show a created row only after this many milliseconds; reads by id and rules of uniqueness know it at once.
+    pub created_lag_ms: u64,
     /// Answers 401, as for a token that was revoked.
     pub status_401: Chance,
     /// Answers 500 instead of doing anything.
     pub status_500: Chance,
+    /// Answers 502 with a page of HTML, as a gateway does, instead of doing anything.
+    pub status_502: Chance,
     /// Answers 503 instead of doing anything.
     pub status_503: Chance,
+    /// Answers 504 with a page of HTML, as a gateway does, instead of doing anything.
+    pub status_504: Chance,
+    /// Writes that the documentation lets answer 207 are done in part: the last item of a batch is left out and named,
+    /// a single object is saved without the part that the answer names.
+    pub status_207: Chance,
     /// Answers 429 without any rate-limit header, as a platform under load does.
     #[serde(alias = "429_without_headers")]
     pub bare_429: Chance,
@@ -130,6 +49,10 @@ pub struct Profile {
     pub cut_after: Chance,
     /// Sends half of the body, then drops the connection.
     pub truncated: Chance,
+    /// Drops the TCP connection at once and does the work `late_commit_ms` later.
+    pub late_commit: Chance,
+    /// How much later.
+    pub late_commit_ms: u64,
     /// Answers late.
     pub slow: Delay,
     /// Share of callbacks that are never sent.
@@ -149,14 +72,20 @@ impl Default for Profile {
         Profile {
             read_lag_ms: 0,
             list_lag_ms: None,
+            created_lag_ms: 0,
             status_401: Chance::default(),
             status_500: Chance::default(),
+            status_502: Chance::default(),
             status_503: Chance::default(),
+            status_504: Chance::default(),
+            status_207: Chance::default(),
             bare_429: Chance::default(),
             status_403: Chance::default(),
             cut_before: Chance::default(),
             cut_after: Chance::default(),
             truncated: Chance::default(),
+            late_commit: Chance::default(),
+            late_commit_ms: LATE_MS,
             slow: Delay::default(),
             lost_callbacks: 0.0,
             duplicate_callbacks: 0.0,
@@ -169,9 +98,10 @@ impl Default for Profile {
 
 impl Profile {
     /// How far single reads and lists lag.
-    pub(crate) fn lags(&self) -> (Duration, Duration) {
+    pub(crate) fn lags(&self) -> (Lag, Lag) {
         let single = Duration::from_millis(self.read_lag_ms);
-        (single, self.list_lag_ms.map_or(single, Duration::from_millis))
+        let past = self.list_lag_ms.map_or(single, Duration::from_millis);
+        (Lag::of(single), Lag { past, born: Duration::from_millis(self.created_lag_ms) })
     }
 }
 
@@ -181,7 +111,11 @@ pub(crate) struct Fate {
     pub(crate) cut_before: bool,
     pub(crate) cut_after: bool,
     pub(crate) truncated: bool,
-    /// 401, 403, 429 (without headers), 500 or 503 in place of an answer.
+    /// Cut at once, done this much later.
+    pub(crate) late: Option<Duration>,
+    /// Done in part, where that is documented.
+    pub(crate) partly: bool,
+    /// 401, 403, 429 (without headers), 500, 502, 503 or 504 in place of an answer.
     pub(crate) status: Option<u16>,
     pub(crate) wait: Duration,
 }
@@ -218,24 +152,28 @@ impl Dice {
     }
 
     /// Draws for a request.
-    pub(crate) fn request(&mut self, is_read: bool, path: &str) -> Fate {
+    pub(crate) fn request(&mut self, target: Target<'_>) -> Fate {
         let (profile, rng) = (&mut self.profile, &mut self.rng);
-        let mut strikes = |chance: &mut Chance| chance.strikes(rng, is_read, path);
+        let mut strikes = |chance: &mut Chance| chance.strikes(rng, target);
         let status = [
             (&mut profile.status_401, 401),
             (&mut profile.status_403, 403),
             (&mut profile.bare_429, 429),
             (&mut profile.status_500, 500),
+            (&mut profile.status_502, 502),
             (&mut profile.status_503, 503),
+            (&mut profile.status_504, 504),
         ]
         .into_iter()
         .find_map(|(chance, status)| strikes(chance).then_some(status));
         let (cut_before, cut_after) = (strikes(&mut profile.cut_before), strikes(&mut profile.cut_after));
         let truncated = strikes(&mut profile.truncated);
+        let partly = !target.is_read() && strikes(&mut profile.status_207);
+        let late = !target.is_read() && strikes(&mut profile.late_commit);
+        let late = late.then(|| Duration::from_millis(profile.late_commit_ms));
         let slow = profile.slow.clone();
-        let place = Chance { share: 1.0, only: slow.only, path: slow.path.clone(), times: None };
-        let wait = if place.covers(is_read, path) { self.wait(&slow) } else { Duration::ZERO };
-        Fate { cut_before, cut_after, truncated, status, wait }
+        let wait = if slow.covers(target) { self.wait(&slow) } else { Duration::ZERO };
+        Fate { cut_before, cut_after, truncated, late, partly, status, wait }
     }
 
     /// Draws for a callback.
@@ -253,15 +191,17 @@ impl Dice {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chance::Only;
     use super::*;
 
     #[test]
     fn a_fault_for_writes_below_a_path_leaves_the_rest_alone() {
         let chance = Chance::of(1.0).only(Only::Writes).path("/v3/catalog");
         let mut dice = Dice::new(Profile { status_500: chance, ..Profile::default() }, 1);
-        assert_eq!(dice.request(false, "/v3/catalog/products").status, Some(500));
-        assert_eq!(dice.request(true, "/v3/catalog/products").status, None);
-        assert_eq!(dice.request(false, "/v2/orders").status, None);
+        let mut ask = |method, path| dice.request(Target { method, path }).status;
+        assert_eq!(ask("PUT", "/v3/catalog/products"), Some(500));
+        assert_eq!(ask("GET", "/v3/catalog/products"), None);
+        assert_eq!(ask("PUT", "/v2/orders"), None);
     }
 
     #[test]

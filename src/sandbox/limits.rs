@@ -4,23 +4,19 @@
 //! documentation states; everything else is uncapped.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Method, path pattern, most requests in flight.
-pub(crate) const CONCURRENCY: &[(&str, &str, usize)] = &[
-    ("PUT", "/v3/customers", 3),
-    ("POST", "/v3/customers/addresses", 10),
-    ("PUT", "/v3/customers/addresses", 3),
-    ("POST", "/v3/customers/attributes", 3),
-    ("PUT", "/v3/customers/attributes", 3),
-    ("PUT", "/v3/customers/attribute-values", 3),
-    ("PUT", "/v3/customers/form-field-values", 10),
-    ("GET", "/v3/catalog/categories", 40),
-    ("GET", "/v3/catalog/categories/{category_id}", 40),
-    ("GET", "/v3/catalog/trees/{tree_id}/categories", 1),
-    ("GET", "/v3/inventory/locations", 50),
-];
+static CONCURRENCY: LazyLock<Vec<(&'static str, &'static str, usize)>> = LazyLock::new(|| {
+    include_str!("data/concurrency.tsv")
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('\t');
+            Some((cells.next()?, cells.next()?, cells.next()?.parse().ok()?))
+        })
+        .collect()
+});
 
 /// What the headers of an answer say about the quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +118,16 @@ mod tests {
         assert!(third.refused);
         assert_eq!(third.reset, Duration::from_secs(20));
         assert!(!window.count(start + Duration::from_secs(30)).refused);
+    }
+
+    #[test]
+    fn every_cap_is_read_and_names_a_route() {
+        let lines = include_str!("data/concurrency.tsv").lines().count();
+        assert_eq!(CONCURRENCY.len(), lines);
+        for (method, pattern, cap) in CONCURRENCY.iter() {
+            assert!(*cap > 0, "{method} {pattern}");
+            assert!(crate::sandbox::resources::serves(method, pattern), "{method} {pattern}");
+        }
     }
 
     #[test]

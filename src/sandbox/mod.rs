@@ -11,16 +11,22 @@
 
 mod announce;
 mod blocklist;
+mod chance;
 mod clock;
 mod control;
+mod control_bodies;
 mod core;
 mod deliver;
 mod events;
 mod faults;
+mod forms;
 mod history;
 mod hooks;
+mod late;
 mod limits;
 mod mutate;
+mod partly;
+mod perform;
 mod query;
 mod reply;
 mod resources;
@@ -43,9 +49,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use chance::{Chance, Delay, Only};
 pub use control::{Control, ControlError};
 pub use deliver::{Delivery, DeliveryState, DeliveryStats};
-pub use faults::{Chance, Delay, Only, Profile};
+pub use faults::Profile;
 pub use history::{Request, Stats, Write};
 
 use self::core::Core;
@@ -182,8 +189,8 @@ impl Sandbox {
         let listener = TcpListener::bind(asked).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let core = Arc::new(Core::new(config, address)?);
-        let stop = CancellationToken::new();
-        core.start(&stop);
+        let stop = core.stop.clone();
+        core.start();
         let (serving, token) = (Arc::clone(&core), stop.clone());
         let listening = crate::runtime::spawn("sandbox-listener", server::serve(listener, serving, token));
         Ok(Sandbox { core, address, stop, listening: Some(listening) })

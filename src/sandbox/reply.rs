@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use super::query::Query;
 
 /// The `type` of every V3 error points at this page.
-const ERROR_TYPE: &str = "https://developer.bigcommerce.com/api-docs/getting-started/api-status-codes";
+pub(crate) const ERROR_TYPE: &str =
+    "https://developer.bigcommerce.com/api-docs/getting-started/api-status-codes";
 
 /// Page size when the caller names none.
 const DEFAULT_LIMIT: usize = 50;

@@ -20,15 +20,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::clock;
-use super::control;
+use super::chance::Target;
 use super::core::Core;
 use super::faults::Fate;
-use super::history;
 use super::limits::Standing;
-use super::query::Query;
+use super::perform::{self, Asked, Kind, Way};
 use super::reply::Reply;
-use super::resources::{self, Call, Found};
+use super::resources::{self, Found};
+use super::{control, history, late};
 
 /// Largest request body.
 const BODY_MAX: usize = 8 * 1024 * 1024;
@@ -92,18 +91,7 @@ async fn answer(core: Arc<Core>, request: Request<Incoming>) -> Result<Response<
     api(&core, &head, &body).await
 }
 
-/// One API request as the log and the handlers see it.
-struct Asked<'a> {
-    method: &'a str,
-    /// From `/v2` or `/v3` on.
-    path: &'a str,
-    query: &'a str,
-    body: Bytes,
-    has_json_type: bool,
-    request_id: String,
-}
-
-async fn api(core: &Core, head: &http::request::Parts, body: &Bytes) -> Result<Response<Body>, Cut> {
+async fn api(core: &Arc<Core>, head: &http::request::Parts, body: &Bytes) -> Result<Response<Body>, Cut> {
     let full = head.uri.path();
     let prefix = format!("/stores/{}", core.config.store_hash);
     let Some(path) =
@@ -112,14 +100,14 @@ async fn api(core: &Core, head: &http::request::Parts, body: &Bytes) -> Result<R
         let text = "The path begins neither with /stores/{hash}/v2/ nor with /stores/{hash}/v3/.";
         return Ok(plain(&Reply::plain(404, text)));
     };
-    let kind = head.headers.get("content-type").and_then(|value| value.to_str().ok());
     let asked = Asked {
-        method: head.method.as_str(),
-        path,
-        query: head.uri.query().unwrap_or(""),
+        method: head.method.as_str().to_owned(),
+        path: path.to_owned(),
+        query: head.uri.query().unwrap_or("").to_owned(),
         body: body.clone(),
-        has_json_type: kind.is_none_or(|kind| kind.to_ascii_lowercase().contains("json")),
-        request_id: core.request_id(),
+        hash: history::hash(body),
+        kind: Kind::of(head.headers.get("content-type").and_then(|value| value.to_str().ok())),
+        number: core.number(),
     };
     let token = head.headers.get("x-auth-token").map(HeaderValue::as_bytes);
     if core.is_uninstalled() || token != Some(core.config.access_token.as_bytes()) {
@@ -128,9 +116,14 @@ async fn api(core: &Core, head: &http::request::Parts, body: &Bytes) -> Result<R
         return Ok(plain(&reply));
     }
     let standing = core.window(|window| window.count(Instant::now()));
-    let fate = super::core::lock(&core.dice).request(matches!(asked.method, "GET" | "HEAD"), path);
+    let fate = super::core::lock(&core.dice).request(Target { method: &asked.method, path });
     if fate.cut_before {
         note(core, &asked, 0, standing.left);
+        return Err(Cut);
+    }
+    if let Some(wait) = fate.late.filter(|_| !standing.refused) {
+        note(core, &asked, 0, standing.left);
+        late::commit(core, asked, wait);
         return Err(Cut);
     }
     let outcome = handle(core, &asked, standing, &fate).await;
@@ -142,131 +135,85 @@ async fn api(core: &Core, head: &http::request::Parts, body: &Bytes) -> Result<R
     Ok(respond(&asked, &outcome, standing, fate.truncated))
 }
 
-/// An answer and which headers go with it.
+/// An answer and how it goes out.
 struct Outcome {
     reply: Reply,
-    /// A 429 as a platform under load sends it: without the quota's headers.
-    bare: bool,
+    dress: Dress,
+}
+
+/// Who seems to have answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dress {
+    /// The API, with the quota's headers.
+    Api,
+    /// A platform under load: a 429 without the quota's headers.
+    Bare,
+    /// A gateway: a page of HTML without the quota's headers.
+    Gateway,
 }
 
 impl Outcome {
     fn of(reply: Reply) -> Outcome {
-        Outcome { reply, bare: false }
+        Outcome { reply, dress: Dress::Api }
     }
 }
 
-async fn handle(core: &Core, asked: &Asked<'_>, standing: Standing, fate: &Fate) -> Outcome {
+async fn handle(core: &Core, asked: &Asked, standing: Standing, fate: &Fate) -> Outcome {
     if standing.refused {
         core.log(|log| log.stats.over_quota += 1);
-        return Outcome::of(Reply::error(asked.path, 429, "Too many requests."));
+        return Outcome::of(Reply::error(&asked.path, 429, "Too many requests."));
     }
     if let Some(status) = fate.status {
         tokio::time::sleep(fate.wait).await;
-        let text = match status {
-            401 => "Unauthorized",
-            403 => "You don't have the required scope.",
-            429 => "Too many requests.",
-            500 => "Internal server error.",
-            _ => "Service unavailable.",
-        };
-        return Outcome { reply: Reply::error(asked.path, status, text), bare: status == 429 };
+        return instead(asked, status);
     }
-    let (route, params) = match resources::find(asked.method, asked.path) {
+    let (route, params) = match resources::find(&asked.method, &asked.path) {
         Found::Route(route, params) => (route, params),
-        Found::WrongMethod => return Outcome::of(Reply::error(asked.path, 405, "Method not allowed.")),
-        Found::Nothing => return Outcome::of(Reply::error(asked.path, 404, "Not found.")),
+        Found::WrongMethod => return Outcome::of(Reply::error(&asked.path, 405, "Method not allowed.")),
+        Found::Nothing => return Outcome::of(Reply::error(&asked.path, 404, "Not found.")),
     };
-    let Some(place) = core.in_flight.enter(asked.method, route.pattern) else {
+    let Some(place) = core.in_flight.enter(&asked.method, route.pattern) else {
         core.log(|log| log.stats.over_concurrency += 1);
-        return Outcome::of(Reply::error(asked.path, 429, "Too many requests in flight on this endpoint."));
+        return Outcome::of(Reply::error(&asked.path, 429, "Too many requests in flight on this endpoint."));
     };
-    let body = match body(asked) {
-        Ok(body) => body,
-        Err(reply) => return Outcome::of(reply),
-    };
-    let blocked = core.deliverer.blocked();
-    let query = Query::parse(asked.query);
-    // The write is logged while the state is locked, so that the log has the order of the effects.
-    let reply = core.with(|state| {
-        state.look_at(route.pattern);
-        let mut call = Call {
-            state,
-            pattern: route.pattern,
-            query: &query,
-            body: &body,
-            params,
-            blocked: &blocked,
-            forbidden: false,
-        };
-        let reply = resources::run(route, &mut call);
-        let forbidden = call.forbidden;
-        let accepted = (200..300).contains(&reply.status) && !matches!(asked.method, "GET" | "HEAD");
-        core.log(|log| {
-            log.stats.forbidden_collection_deletes += u64::from(forbidden);
-            if accepted {
-                log.write(record(asked, &body, reply.status, fate.cut_after));
-            }
-        });
-        reply
-    });
+    let way = Way { cut: fate.cut_after || fate.truncated, late: false, partly: fate.partly };
+    let reply = perform::run(core, asked, (route, params), way);
     tokio::time::sleep(fate.wait).await;
     drop(place);
     Outcome::of(reply)
 }
 
-/// The JSON in a request's body; null when there is none.
-fn body(asked: &Asked<'_>) -> Result<Value, Reply> {
-    if asked.body.is_empty() || matches!(asked.method, "GET" | "HEAD") {
-        let needs = matches!(asked.method, "POST" | "PUT");
-        return if needs {
-            Err(Reply::error(asked.path, 400, "The body is empty."))
-        } else {
-            Ok(Value::Null)
-        };
-    }
-    if !asked.has_json_type {
-        return Err(Reply::error(asked.path, 415, "The content type must be application/json."));
-    }
-    serde_json::from_slice(&asked.body)
-        .map_err(|_| Reply::error(asked.path, 400, "The body is not valid JSON."))
+/// The answer that a fault gives in place of the work.
+fn instead(asked: &Asked, status: u16) -> Outcome {
+    let (text, dress) = match status {
+        401 => ("Unauthorized", Dress::Api),
+        403 => ("You don't have the required scope.", Dress::Api),
+        429 => ("Too many requests.", Dress::Bare),
+        500 => ("Internal server error.", Dress::Api),
+        502 => ("Bad Gateway", Dress::Gateway),
+        504 => ("Gateway Time-out", Dress::Gateway),
+        _ => ("Service unavailable.", Dress::Api),
+    };
+    Outcome { reply: Reply::error(&asked.path, status, text), dress }
 }
 
-fn record(asked: &Asked<'_>, body: &Value, status: u16, answer_cut: bool) -> history::Write {
-    history::Write {
-        seq: 0,
-        unix_ms: clock::unix_ms(),
-        method: asked.method.to_owned(),
-        path: asked.path.to_owned(),
-        query: asked.query.to_owned(),
-        body: (!body.is_null()).then(|| body.clone()),
-        status,
-        request_id: asked.request_id.clone(),
-        answer_cut,
-    }
-}
-
-fn note(core: &Core, asked: &Asked<'_>, status: u16, left: u32) {
+fn note(core: &Core, asked: &Asked, status: u16, left: u32) {
+    let pattern = resources::pattern(&asked.path);
     core.log(|log| {
-        let pattern = resources::pattern(asked.path);
-        log.call(pattern, asked.method, status);
-        log.request(history::Request {
-            seq: 0,
-            unix_ms: clock::unix_ms(),
-            method: asked.method.to_owned(),
-            path: asked.path.to_owned(),
-            query: asked.query.to_owned(),
-            status,
-            left,
-            request_id: asked.request_id.clone(),
-        });
+        log.call(pattern, &asked.method, status);
+        log.request(asked.entry(status), left);
     });
 }
 
-fn respond(asked: &Asked<'_>, outcome: &Outcome, standing: Standing, truncated: bool) -> Response<Body> {
-    let mut response = if truncated { half(&outcome.reply) } else { plain(&outcome.reply) };
+fn respond(asked: &Asked, outcome: &Outcome, standing: Standing, truncated: bool) -> Response<Body> {
+    let mut response = match outcome.dress {
+        Dress::Gateway => page(&outcome.reply),
+        _ if truncated => half(&outcome.reply),
+        _ => plain(&outcome.reply),
+    };
     let headers = response.headers_mut();
     let ms = |time: Duration| HeaderValue::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    if !outcome.bare {
+    if outcome.dress == Dress::Api {
         headers.insert("x-rate-limit-requests-quota", HeaderValue::from(standing.quota));
         headers.insert("x-rate-limit-requests-left", HeaderValue::from(standing.left));
         headers.insert("x-rate-limit-time-window-ms", ms(standing.window));
@@ -277,7 +224,7 @@ fn respond(asked: &Asked<'_>, outcome: &Outcome, standing: Standing, truncated: 
             headers.insert("x-retry-after", HeaderValue::from(seconds));
         }
     }
-    if let Ok(id) = HeaderValue::from_str(&asked.request_id) {
+    if let Ok(id) = HeaderValue::from_str(&history::request_id(asked.number)) {
         headers.insert("x-request-id", id);
     }
     response
@@ -291,6 +238,19 @@ fn plain(reply: &Reply) -> Response<Body> {
     if has_body {
         response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
     }
+    response
+}
+
+/// The answer as a gateway words it.
+fn page(reply: &Reply) -> Response<Body> {
+    let words =
+        reply.body.as_ref().and_then(|body| body.get("title").or_else(|| body.get(0)?.get("message")));
+    let title = words.and_then(Value::as_str).unwrap_or("Error");
+    let text =
+        format!("<html><head><title>{0} {title}</title></head><body>{title}</body></html>", reply.status);
+    let mut response = plain(&Reply::empty(reply.status));
+    *response.body_mut() = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed();
+    response.headers_mut().insert("content-type", HeaderValue::from_static("text/html"));
     response
 }
 

@@ -16,6 +16,27 @@ use serde_json::{Map, Value};
 pub(crate) enum Style {
     Single,
     Array,
+    /// An object or an array; the answer has the shape of the question.
+    Either,
+}
+
+/// What a batch answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Tells {
+    /// The rows.
+    #[default]
+    Rows,
+    /// The rows, and counts in `meta`.
+    Counted,
+    /// Counts in `meta`, without the rows.
+    Counts,
+    /// `data` and `meta`, both empty.
+    Hollow,
+    /// `transaction_id` only.
+    Transaction,
+    /// No body.
+    Nothing,
 }
 
 /// The shape of `date_created`/`date_modified` and who keeps them.
@@ -96,18 +117,24 @@ pub(crate) struct Create {
     pub(crate) max: usize,
     #[serde(default)]
     pub(crate) envelope: Option<String>,
+    #[serde(default)]
+    pub(crate) tells: Tells,
+    /// The good items of a batch are written although others are refused.
+    #[serde(default)]
+    pub(crate) keeps_good: bool,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BatchUpdate {
     pub(crate) max: usize,
+    #[serde(default = "ok")]
+    pub(crate) status: u16,
     /// Rows that do not exist are created.
     #[serde(default)]
     pub(crate) upsert: bool,
-    /// `meta`: the answer carries counts instead of the rows.
     #[serde(default)]
-    pub(crate) reply: Option<String>,
+    pub(crate) tells: Tells,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,6 +157,8 @@ pub(crate) struct DeleteBy {
     /// Whether a call without a filter deletes everything (and is counted as forbidden).
     #[serde(default)]
     pub(crate) collection: bool,
+    #[serde(default)]
+    pub(crate) tells: Tells,
     #[serde(default = "many")]
     pub(crate) max: usize,
 }
@@ -150,7 +179,11 @@ pub(crate) struct Parent {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Unique {
+    /// Must be indexed where it is looked for often.
     pub(crate) field: String,
+    /// Fields that must be the same, too, for two rows to clash.
+    #[serde(default)]
+    pub(crate) with: Vec<String>,
     pub(crate) status: u16,
 }
 
@@ -182,6 +215,18 @@ pub(crate) struct Spec {
     /// One object, for the store or for each parent or channel.
     #[serde(default)]
     pub(crate) singleton: bool,
+    /// The path of batches in which every item stands for itself, as metafields have them.
+    #[serde(default)]
+    pub(crate) sets: Option<String>,
+    /// Names in bodies whose field is called otherwise in answers.
+    #[serde(default)]
+    pub(crate) aliases: BTreeMap<String, String>,
+    /// Fields that must name a row of another resource.
+    #[serde(default)]
+    pub(crate) refs: BTreeMap<String, String>,
+    /// The fields by which an upsert finds a row that it does not name by id.
+    #[serde(default)]
+    pub(crate) natural: Vec<String>,
     /// The fields that make the key together.
     #[serde(default)]
     pub(crate) compose: Vec<String>,
@@ -379,6 +424,7 @@ mod tests {
         for spec in all() {
             assert!(spec.id == KEY || spec.template.contains_key(&spec.id), "{}: id field", spec.name);
             let named = spec.required.iter().chain(&spec.readonly).chain(&spec.indexes).chain(&spec.compose);
+            let named = named.chain(spec.unique.iter().map(|rule| &rule.field)).chain(&spec.natural);
             for field in named {
                 let hidden =
                     spec.parent.as_ref().is_some_and(|parent| parent.hidden && parent.field == *field);

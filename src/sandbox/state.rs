@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -15,7 +14,7 @@ use serde_json::{Map, Value};
 use super::events::{self, Event, Op, StockCause, StockChange};
 use super::hooks::Hooks;
 use super::specs::{self, Dates, Spec};
-use super::store::{Key, Row, Table, field};
+use super::store::{Key, Lag, Row, Table, field};
 use super::{announce, clock};
 
 /// The location that every store has.
@@ -31,9 +30,11 @@ pub(crate) struct State {
     pub(crate) api_url: String,
     pub(crate) store_hash: String,
     /// How far the present read lags behind.
-    pub(crate) lag: Duration,
+    pub(crate) lag: Lag,
     /// How far single reads and lists lag behind.
-    lags: (Duration, Duration),
+    lags: (Lag, Lag),
+    /// How often anything changed.
+    pub(crate) changes: u64,
     /// Rows are put without events and without a trace at their parents.
     pub(crate) seeding: bool,
 }
@@ -49,8 +50,9 @@ impl State {
             rng,
             api_url,
             store_hash,
-            lag: Duration::ZERO,
-            lags: (Duration::ZERO, Duration::ZERO),
+            lag: Lag::NONE,
+            lags: (Lag::NONE, Lag::NONE),
+            changes: 0,
             seeding: false,
         }
     }
@@ -64,6 +66,7 @@ impl State {
 
     /// The rows of `spec`, to be filled at the start.
     pub(crate) fn table_mut(&mut self, spec: &Spec) -> &mut Table {
+        self.changes += 1;
         let name = spec.table.as_deref().unwrap_or(&spec.name);
         self.tables.get_mut(name).expect("every row of the catalogue has a table")
     }
@@ -74,15 +77,19 @@ impl State {
     }
 
     /// How far single reads and lists lag from now on.
-    pub(crate) fn set_lag(&mut self, single: Duration, list: Duration) {
+    pub(crate) fn set_lag(&mut self, single: Lag, list: Lag) {
         (self.lag, self.lags) = (single, (single, list));
         let keep = !single.is_zero() || !list.is_zero();
         self.tables.values_mut().for_each(|table| table.keep_past(keep));
     }
 
-    /// The read that follows is of this path: one that ends in an id is a single read.
-    pub(crate) fn look_at(&mut self, pattern: &str) {
-        self.lag = if pattern.ends_with('}') { self.lags.0 } else { self.lags.1 };
+    /// The request that follows is of this path: one that ends in an id is a single read, and a write never lags.
+    pub(crate) fn look_at(&mut self, is_read: bool, pattern: &str) {
+        self.lag = match (is_read, pattern.ends_with('}')) {
+            (false, _) => Lag::NONE,
+            (true, true) => self.lags.0,
+            (true, false) => self.lags.1,
+        };
     }
 
     /// A random UUID, repeatable by the seed.
@@ -133,6 +140,7 @@ impl State {
 
     /// Merges `patch` into a row and stamps it, without an event.
     pub(crate) fn quiet_change(&mut self, spec: &'static Spec, key: &Key, patch: Map<String, Value>) -> bool {
+        self.table_mut(spec).unpack(key);
         let Some(old) = self.table(spec).get(key) else { return false };
         let mut row = Arc::unwrap_or_clone(old);
         for (name, value) in patch {
@@ -232,6 +240,7 @@ impl State {
     /// Sets a variant's stock at a location and fires the events. False when there is no such variant.
     pub(crate) fn set_stock(&mut self, variant: &Key, location: u64, level: i64, cause: StockCause) -> bool {
         let spec = specs::known("variant");
+        self.table_mut(spec).unpack(variant);
         let Some(row) = self.table(spec).get(variant) else { return false };
         let before = self.stock(variant, location);
         let mut stock = row.get("_stock").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -245,6 +254,10 @@ impl State {
         let product = field(spec, &row, "product_id").as_u64().unwrap_or(0);
         let warning = self.refresh_level(product);
         let Key::Int(number) = *variant else { return false };
+        // A store without hooks tells nobody, and a batch of thousands is not to build its events for that.
+        if self.hooks.iter().next().is_none() {
+            return true;
+        }
         self.outbox.extend(events::stock(StockChange {
             product,
             variant: number,
@@ -261,13 +274,14 @@ impl State {
 
     /// Recomputes a product's level from its variants; returns its warning level.
     pub(crate) fn refresh_level(&mut self, product: u64) -> i64 {
-        let (spec, variants) = (specs::known("product"), self.of("variant"));
+        let (spec, key) = (specs::known("product"), Key::Int(product));
+        self.table_mut(spec).unpack(&key);
+        let variants = self.of("variant");
         let total: i64 = variants
             .find("product_id", &product.to_string())
             .iter()
             .filter_map(|key| variants.get(key)?.get("inventory_level")?.as_i64())
             .sum();
-        let key = Key::Int(product);
         let warning = self.table(spec).get(&key).and_then(|row| row.get("inventory_warning_level")?.as_i64());
         self.quiet_change(spec, &key, Map::from_iter([("inventory_level".to_owned(), Value::from(total))]));
         warning.unwrap_or(0)

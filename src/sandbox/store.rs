@@ -19,6 +19,29 @@ use super::specs::Spec;
 /// Former values kept per row while reads lag. More changes than this within the lag forget the oldest.
 const PAST_MAX: usize = 32;
 
+/// How far a read lags behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Lag {
+    /// It sees everything as it was this long ago.
+    pub(crate) past: Duration,
+    /// It does not see rows younger than this.
+    pub(crate) born: Duration,
+}
+
+impl Lag {
+    /// A read that sees everything as it is.
+    pub(crate) const NONE: Lag = Lag { past: Duration::ZERO, born: Duration::ZERO };
+
+    /// A read of the state of a moment ago.
+    pub(crate) fn of(past: Duration) -> Lag {
+        Lag { past, ..Lag::NONE }
+    }
+
+    pub(crate) fn is_zero(self) -> bool {
+        self == Lag::NONE
+    }
+}
+
 /// An id: a number for most resources, a UUID for carts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Key {
@@ -93,13 +116,23 @@ struct Cell {
 }
 
 impl Cell {
-    fn seen(&self, lag: Duration) -> Option<Row> {
-        if !lag.is_zero()
-            && let Some(horizon) = Instant::now().checked_sub(lag)
-            && let Some((_, old)) =
-                self.past.iter().flat_map(|past| past.iter()).find(|(until, _)| *until > horizon)
-        {
-            return old.as_ref().map(Stored::open);
+    fn seen(&self, lag: Lag) -> Option<Row> {
+        if !lag.is_zero() {
+            let now = Instant::now();
+            // What stopped being true since then, oldest first.
+            let since = |lag: Duration| {
+                let horizon = now.checked_sub(lag);
+                let past = self.past.iter().flat_map(|past| past.iter());
+                past.filter(move |(until, _)| horizon.is_none_or(|horizon| *until > horizon))
+            };
+            if !lag.born.is_zero() && since(lag.born).any(|(_, old)| old.is_none()) {
+                return None;
+            }
+            if !lag.past.is_zero()
+                && let Some((_, old)) = since(lag.past).next()
+            {
+                return old.as_ref().map(Stored::open);
+            }
         }
         self.now.as_ref().map(Stored::open)
     }
@@ -158,7 +191,9 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(spec: &'static Spec) -> Table {
-        let index = spec.indexes.iter().map(|field| (field.as_str(), HashMap::new())).collect();
+        let indexed =
+            spec.indexes.iter().chain(spec.unique.iter().map(|rule| &rule.field)).chain(spec.natural.first());
+        let index = indexed.map(|field| (field.as_str(), HashMap::new())).collect();
         let (next, modified) = (spec.first_id, spec.dates.modified());
         Table { cells: BTreeMap::new(), ids: Vec::new(), next, index, modified, keep_past: false }
     }
@@ -184,13 +219,22 @@ impl Table {
         self.cells.get(key)?.now.as_ref().map(Stored::open)
     }
 
+    /// Opens a packed row that is about to change, so that it is read from text once and not once for each look at it.
+    pub(crate) fn unpack(&mut self, key: &Key) {
+        if let Some(now) = self.cells.get_mut(key).and_then(|cell| cell.now.as_mut())
+            && matches!(now, Stored::Packed(_))
+        {
+            *now = Stored::Open(now.open());
+        }
+    }
+
     /// Whether there is such a row now.
     pub(crate) fn has(&self, key: &Key) -> bool {
         self.cells.get(key).is_some_and(|cell| cell.now.is_some())
     }
 
     /// The value as a read that lags by `lag` sees it.
-    pub(crate) fn see(&self, key: &Key, lag: Duration) -> Option<Row> {
+    pub(crate) fn see(&self, key: &Key, lag: Lag) -> Option<Row> {
         self.cells.get(key)?.seen(lag)
     }
 
@@ -200,7 +244,7 @@ impl Table {
     }
 
     /// Every row in order of id, as a read that lags by `lag` sees it.
-    pub(crate) fn scan(&self, lag: Duration) -> impl Iterator<Item = (&Key, Row)> {
+    pub(crate) fn scan(&self, lag: Lag) -> impl Iterator<Item = (&Key, Row)> {
         self.cells.iter().filter_map(move |(key, cell)| Some((key, cell.seen(lag)?)))
     }
 
@@ -340,7 +384,7 @@ fn join(values: &mut HashMap<String, Group>, text: String, key: &Key) {
 }
 
 /// A scalar as index text; empty text has no entry.
-fn plain(value: &Value) -> Option<String> {
+pub(crate) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if text.is_empty() => None,
         Value::String(text) => Some(text.to_lowercase()),
@@ -390,7 +434,7 @@ mod tests {
         assert!(table.remove(&Key::Int(7)));
         assert!(!table.remove(&Key::Int(7)));
         assert!(table.find("sku", "a-2").is_empty());
-        assert_eq!(table.scan(Duration::ZERO).count(), 0);
+        assert_eq!(table.scan(Lag::NONE).count(), 0);
         assert_eq!(table.fresh(), 8);
     }
 
@@ -399,17 +443,30 @@ mod tests {
         let mut table = Table::new(specs::known("product"));
         table.keep_past(true);
         table.put(Key::Int(1), row(json!({"id": 1, "name": "old"})));
-        let minute = Duration::from_secs(60);
+        let minute = Lag::of(Duration::from_secs(60));
         assert!(table.see(&Key::Int(1), minute).is_none());
-        assert!(table.see(&Key::Int(1), Duration::ZERO).is_some());
+        assert!(table.see(&Key::Int(1), Lag::NONE).is_some());
         table.keep_past(false);
         table.keep_past(true);
         table.put(Key::Int(1), row(json!({"id": 1, "name": "new"})));
         assert_eq!(table.see(&Key::Int(1), minute).unwrap()["name"], "old");
-        assert_eq!(table.see(&Key::Int(1), Duration::ZERO).unwrap()["name"], "new");
+        assert_eq!(table.see(&Key::Int(1), Lag::NONE).unwrap()["name"], "new");
         table.remove(&Key::Int(1));
         assert_eq!(table.see(&Key::Int(1), minute).unwrap()["name"], "old");
         assert_eq!(table.scan(minute).count(), 1);
-        assert_eq!(table.scan(Duration::ZERO).count(), 0);
+        assert_eq!(table.scan(Lag::NONE).count(), 0);
+    }
+
+    #[test]
+    fn a_list_that_lags_for_new_rows_shows_old_ones_as_they_are() {
+        let mut table = Table::new(specs::known("product"));
+        table.put(Key::Int(1), row(json!({"id": 1, "name": "old"})));
+        table.keep_past(true);
+        table.put(Key::Int(1), row(json!({"id": 1, "name": "new"})));
+        table.put(Key::Int(2), row(json!({"id": 2, "name": "young"})));
+        let lag = Lag { born: Duration::from_secs(60), ..Lag::NONE };
+        assert_eq!(table.see(&Key::Int(1), lag).unwrap()["name"], "new");
+        assert!(table.see(&Key::Int(2), lag).is_none());
+        assert!(table.see(&Key::Int(2), Lag::NONE).is_some());
     }
 }

@@ -1,7 +1,5 @@
 //! How rows look in an answer: computed fields, links, and sub-resources asked for with `include`.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::clock;
@@ -9,7 +7,7 @@ use super::events::CHANNEL;
 use super::query::Query;
 use super::specs::{self, Dates, Spec};
 use super::state::State;
-use super::store::{Key, field, render};
+use super::store::{Key, Lag, field, render};
 
 /// The sub-resources of a product: name in `include`, resource.
 const PRODUCT_PARTS: [(&str, &str); 6] = [
@@ -35,7 +33,7 @@ pub(crate) enum Span {
 pub(crate) struct Sight<'a> {
     pub(crate) state: &'a State,
     pub(crate) query: &'a Query,
-    pub(crate) lag: Duration,
+    pub(crate) lag: Lag,
     span: Span,
 }
 
@@ -46,7 +44,7 @@ impl<'a> Sight<'a> {
 
     /// The same read without lag.
     pub(crate) fn now(self) -> Sight<'a> {
-        Sight { lag: Duration::ZERO, ..self }
+        Sight { lag: Lag::NONE, ..self }
     }
 
     /// The same read, shown in a list or alone.

@@ -7,7 +7,7 @@ use super::{Answer, Call};
 use crate::sandbox::reply::Reply;
 use crate::sandbox::specs;
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, field};
+use crate::sandbox::store::{Key, Lag, field};
 
 /// Customers of one request.
 const CUSTOMERS_MAX: usize = 10;
@@ -95,8 +95,7 @@ fn is_known(state: &State, row: &Map<String, Value>) -> bool {
 pub(crate) fn delete_all(call: &mut Call<'_>) -> Answer {
     call.forbidden = true;
     let spec = specs::known("customer");
-    let keys: Vec<Key> =
-        call.state.table(spec).scan(std::time::Duration::ZERO).map(|(key, _)| key.clone()).collect();
+    let keys: Vec<Key> = call.state.table(spec).scan(Lag::NONE).map(|(key, _)| key.clone()).collect();
     for key in keys {
         call.state.delete(spec, &key);
     }

@@ -1,18 +1,16 @@
 //! What every row of the catalogue gets: its routes, and the reads that serve them, driven by the row alone.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, Call, writes};
+use super::{Answer, Call, sets, writes};
 use crate::sandbox::announce;
 use crate::sandbox::query::{self, Filter, Query};
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs::{self, OddMeta, Paging, Shape, Spec};
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, Row, Table, field};
+use crate::sandbox::store::{Key, Lag, Row, Table, field};
 use crate::sandbox::view::{Sight, Span};
 
 /// Page size cap where `include` asks for options or modifiers.
@@ -27,6 +25,9 @@ pub(crate) enum Verb {
     UpdateMany,
     Delete,
     DeleteBy,
+    CreateSet,
+    UpdateSet,
+    DeleteSet,
 }
 
 /// The routes a row gives rise to.
@@ -42,6 +43,10 @@ pub(crate) fn verbs(spec: &'static Spec) -> Vec<(&'static str, &'static str, Ver
     if let Some(path) = collection {
         out.extend(spec.batch_update.iter().map(|_| ("PUT", path, Verb::UpdateMany)));
         out.extend(spec.delete_by.iter().map(|_| ("DELETE", path, Verb::DeleteBy)));
+    }
+    if let Some(path) = spec.sets.as_deref() {
+        out.extend([("POST", path, Verb::CreateSet), ("PUT", path, Verb::UpdateSet)]);
+        out.push(("DELETE", path, Verb::DeleteSet));
     }
     if let Some(path) = spec.item.as_deref() {
         if !spec.hidden_item {
@@ -114,15 +119,20 @@ pub(crate) fn compose(spec: &Spec, part: impl Fn(&str) -> Option<String>) -> Opt
 pub(crate) fn run(verb: Verb, spec: &'static Spec, call: &mut Call<'_>) -> Answer {
     let place = Place::of(spec, call, verb)?;
     let events = call.state.outbox.len();
-    let answer = match verb {
+    let checked = call.facts.map_or(Ok(()), |facts| facts.check(call.pattern, call.body));
+    let checked = checked.map_err(|reply| writes::with_choices(spec, call.body, reply));
+    let answer = checked.and_then(|()| match verb {
         Verb::List => list(spec, call, &place),
         Verb::Get => get(spec, call, &place),
         Verb::Create => writes::create(spec, call, &place),
         Verb::Update => writes::update(spec, call, &place),
         Verb::UpdateMany => writes::update_many(spec, call, &place),
         Verb::Delete => writes::delete(spec, call, &place),
-        Verb::DeleteBy => writes::delete_by(spec, call),
-    };
+        Verb::DeleteBy => writes::delete_by(spec, call, &place),
+        Verb::CreateSet => sets::create(spec, call),
+        Verb::UpdateSet => sets::update(spec, call),
+        Verb::DeleteSet => sets::delete(spec, call),
+    });
     if spec.name == "price_list_record" && matches!(verb, Verb::Create | Verb::UpdateMany | Verb::DeleteBy) {
         announce::gather_records(&mut call.state.outbox, events);
     }
@@ -152,12 +162,7 @@ impl Chosen<'_> {
 }
 
 /// Chooses the rows that meet the filters. Uses the ids, an index or the date of change where a filter names them.
-pub(crate) fn choose<'a>(
-    state: &'a State,
-    spec: &'static Spec,
-    filters: &[Filter],
-    lag: Duration,
-) -> Chosen<'a> {
+pub(crate) fn choose<'a>(state: &'a State, spec: &'static Spec, filters: &[Filter], lag: Lag) -> Chosen<'a> {
     let table = state.table(spec);
     if filters.is_empty() && lag.is_zero() {
         return Chosen::All(table.ids());
@@ -201,7 +206,7 @@ fn named(spec: &Spec, table: &Table, filter: &Filter) -> Option<Vec<Key>> {
 }
 
 /// The rows that meet the filters, in order of id.
-pub(crate) fn select(state: &State, spec: &'static Spec, filters: &[Filter], lag: Duration) -> Vec<Row> {
+pub(crate) fn select(state: &State, spec: &'static Spec, filters: &[Filter], lag: Lag) -> Vec<Row> {
     let table = state.table(spec);
     choose(state, spec, filters, lag).keys().iter().filter_map(|key| table.see(key, lag)).collect()
 }

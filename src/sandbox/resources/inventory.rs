@@ -1,5 +1,7 @@
 //! Stock levels: reads by item and by location, absolute and relative adjustments.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::generic::{not_found, select};
@@ -9,7 +11,7 @@ use crate::sandbox::query::Filter;
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs;
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, Row, field};
+use crate::sandbox::store::{Key, Lag, Row, field};
 
 /// Rows of a page.
 const LIMIT: usize = 1000;
@@ -56,7 +58,7 @@ pub(crate) fn item(state: &State, row: &Row, locations: &[u64]) -> Value {
 
 /// Every location's id.
 pub(crate) fn locations(state: &State) -> Vec<u64> {
-    let rows = state.of("location").scan(std::time::Duration::ZERO);
+    let rows = state.of("location").scan(Lag::NONE);
     rows.filter_map(|(key, _)| if let Key::Int(number) = key { Some(*number) } else { None }).collect()
 }
 
@@ -143,7 +145,7 @@ fn adjust(call: &mut Call<'_>, cause: StockCause) -> Answer {
     if items.is_empty() || items.len() > ITEMS_MAX {
         return Err(Reply::field(422, "items", format!("between 1 and {ITEMS_MAX} items are allowed")));
     }
-    let mut plans: Vec<(Key, u64, i64)> = Vec::new();
+    let (mut plans, mut levels) = (Vec::with_capacity(items.len()), HashMap::new());
     for (index, item) in items.iter().enumerate() {
         let refuse = |name: &str, text: &str| Reply::field(422, &format!("items.{index}.{name}"), text);
         let place = item.get("location_id").and_then(Value::as_u64);
@@ -152,13 +154,13 @@ fn adjust(call: &mut Call<'_>, cause: StockCause) -> Answer {
         let quantity =
             item.get("quantity").and_then(Value::as_i64).ok_or_else(|| refuse("quantity", "is required"))?;
         let variant = variant(call.state, item).map_err(|text| refuse("identity", text))?;
-        let earlier =
-            plans.iter().rev().find(|(key, at, _)| *key == variant && *at == place).map(|plan| plan.2);
-        let now = earlier.unwrap_or_else(|| call.state.stock(&variant, place));
+        let at = (variant.clone(), place);
+        let now = levels.get(&at).copied().unwrap_or_else(|| call.state.stock(&variant, place));
         let level = if cause == StockCause::Absolute { quantity } else { now + quantity };
         if level < 0 {
             return Err(refuse("quantity", "there is not enough stock"));
         }
+        levels.insert(at, level);
         plans.push((variant, place, level));
     }
     for (variant, place, level) in plans {
@@ -170,7 +172,7 @@ fn adjust(call: &mut Call<'_>, cause: StockCause) -> Answer {
 fn variant(state: &State, item: &Value) -> Result<Key, &'static str> {
     let table = state.of("variant");
     if let Some(key) = item.get("variant_id").and_then(Key::from_json) {
-        return table.get(&key).map(|_| key).ok_or("the variant does not exist");
+        return table.has(&key).then_some(key).ok_or("the variant does not exist");
     }
     if let Some(sku) = item.get("sku").and_then(Value::as_str) {
         return table.find("sku", sku).into_iter().next().ok_or("the sku does not exist");

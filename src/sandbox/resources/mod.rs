@@ -3,23 +3,33 @@
 //! Rows of the catalogue get the generic handlers; what a row cannot say is a function named in the table below. A
 //! handler runs to its end while the state is locked and does no I/O.
 
+pub(crate) mod bodies;
 pub(crate) mod carts;
+pub(crate) mod categories;
+pub(crate) mod checkouts;
 pub(crate) mod consignments;
 pub(crate) mod customers;
 pub(crate) mod generic;
 pub(crate) mod hooks;
+pub(crate) mod images;
 pub(crate) mod inventory;
 pub(crate) mod orders;
 pub(crate) mod parts;
+pub(crate) mod payments;
+pub(crate) mod pricing;
 pub(crate) mod products;
+mod routes;
+pub(crate) mod sets;
 pub(crate) mod shipments;
+pub(crate) mod singles;
 pub(crate) mod store_info;
 pub(crate) mod writes;
 
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use self::bodies::Facts;
 use super::blocklist::Blocked;
 use super::query::Query;
 use super::reply::Reply;
@@ -34,6 +44,8 @@ pub(crate) struct Call<'a> {
     pub(crate) pattern: &'static str,
     pub(crate) query: &'a Query,
     pub(crate) body: &'a Value,
+    /// What is documented about the body.
+    pub(crate) facts: Option<&'static Facts>,
     /// The path parameters in order.
     pub(crate) params: Vec<String>,
     /// Destinations blocked now, for the hooks' admin page.
@@ -46,6 +58,13 @@ impl Call<'_> {
     /// The path parameter at `index` as an id.
     pub(crate) fn key(&self, index: usize) -> Key {
         self.params.get(index).map_or(Key::Int(0), |text| Key::parse(text))
+    }
+
+    /// Refuses an item of a batch whose fields are missing or of the wrong type.
+    pub(crate) fn faults_of(&self, item: &Map<String, Value>) -> Result<(), Reply> {
+        let Some(facts) = self.facts else { return Ok(()) };
+        let errors = facts.faults(item);
+        if errors.is_empty() { Ok(()) } else { Err(facts.refuse(errors)) }
     }
 }
 
@@ -64,106 +83,33 @@ pub(crate) struct Route {
     pub(crate) method: &'static str,
     pub(crate) pattern: &'static str,
     pub(crate) handler: Handler,
+    /// What is documented about the body.
+    pub(crate) facts: Option<&'static Facts>,
 }
 
-type Special = (&'static str, &'static str, fn(&mut Call<'_>) -> Answer);
-
-const SPECIAL: &[Special] = &[
-    ("GET", "/v3/catalog/variants", products::list_variants),
-    ("PUT", "/v3/catalog/variants", products::upsert_variants),
-    ("GET", "/v3/catalog/categories", products::list_legacy_categories),
-    ("GET", "/v3/catalog/categories/{category_id}", products::get_legacy_category),
-    ("DELETE", "/v3/catalog/categories", products::delete_legacy_categories),
-    ("GET", "/v3/catalog/trees", products::list_trees),
-    ("GET", "/v3/catalog/products/{product_id}/options/{option_id}/values", parts::list_values),
-    ("POST", "/v3/catalog/products/{product_id}/options/{option_id}/values", parts::create_value),
-    ("GET", "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}", parts::get_value),
-    ("PUT", "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}", parts::update_value),
-    (
-        "DELETE",
-        "/v3/catalog/products/{product_id}/options/{option_id}/values/{value_id}",
-        parts::delete_value,
-    ),
-    ("GET", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values", parts::list_values),
-    ("POST", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values", parts::create_value),
-    ("GET", "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}", parts::get_value),
-    (
-        "PUT",
-        "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}",
-        parts::update_value,
-    ),
-    (
-        "DELETE",
-        "/v3/catalog/products/{product_id}/modifiers/{modifier_id}/values/{value_id}",
-        parts::delete_value,
-    ),
-    ("GET", "/v3/catalog/summary", parts::catalog_summary),
-    ("POST", "/v3/customers", customers::create),
-    ("POST", "/v3/customers/addresses", customers::create_addresses),
-    ("DELETE", "/v2/customers", customers::delete_all),
-    ("GET", "/v2/orders", orders::list),
-    ("POST", "/v2/orders", orders::create),
-    ("DELETE", "/v2/orders", orders::archive_all),
-    ("GET", "/v2/orders/count", orders::count),
-    ("GET", "/v2/orders/{order_id}", orders::get),
-    ("PUT", "/v2/orders/{order_id}", orders::update),
-    ("DELETE", "/v2/orders/{order_id}", orders::archive),
-    ("GET", "/v2/orders/{order_id}/products", orders::list_products),
-    ("GET", "/v2/orders/{order_id}/products/{product_id}", orders::get_product),
-    ("GET", "/v2/orders/{order_id}/shipping_addresses", orders::list_addresses),
-    ("GET", "/v2/orders/{order_id}/shipping_addresses/{id}", orders::get_address),
-    ("GET", "/v2/orders/{order_id}/coupons", orders::list_coupons),
-    ("GET", "/v2/orders/{order_id}/consignments", consignments::get_consignments),
-    ("GET", "/v2/orders/{order_id}/fees", parts::nothing_of_order),
-    ("GET", "/v2/orders/{order_id}/shipping_addresses/{address_id}/shipping_quotes", parts::nothing_of_order),
-    ("GET", "/v2/orders/{order_id}/consignments/shipping/{id}/shipping_quotes", parts::nothing_of_order),
-    ("GET", "/v2/order_statuses", consignments::list_statuses),
-    ("GET", "/v2/order_statuses/{status_id}", consignments::get_status),
-    ("GET", "/v2/orders/{order_id}/shipments", shipments::list),
-    ("POST", "/v2/orders/{order_id}/shipments", shipments::create),
-    ("DELETE", "/v2/orders/{order_id}/shipments", shipments::delete_all),
-    ("GET", "/v2/orders/{order_id}/shipments/count", shipments::count),
-    ("GET", "/v2/orders/{order_id}/shipments/{shipment_id}", shipments::get),
-    ("PUT", "/v2/orders/{order_id}/shipments/{shipment_id}", shipments::update),
-    ("DELETE", "/v2/orders/{order_id}/shipments/{shipment_id}", shipments::delete),
-    ("POST", "/v3/carts", carts::create),
-    ("GET", "/v3/carts/{cart_id}", carts::get),
-    ("PUT", "/v3/carts/{cart_id}", carts::update),
-    ("DELETE", "/v3/carts/{cart_id}", carts::delete),
-    ("POST", "/v3/carts/{cart_id}/items", carts::add_items),
-    ("PUT", "/v3/carts/{cart_id}/items/{item_id}", carts::update_item),
-    ("DELETE", "/v3/carts/{cart_id}/items/{item_id}", carts::delete_item),
-    ("GET", "/v3/inventory/items", inventory::list),
-    ("GET", "/v3/inventory/locations/{location_id}/items", inventory::list_at),
-    ("PUT", "/v3/inventory/locations/{location_id}/items", inventory::set_settings),
-    ("PUT", "/v3/inventory/adjustments/absolute", inventory::adjust_absolute),
-    ("POST", "/v3/inventory/adjustments/relative", inventory::adjust_relative),
-    ("GET", "/v3/hooks", hooks::list),
-    ("POST", "/v3/hooks", hooks::create),
-    ("GET", "/v3/hooks/admin", hooks::admin),
-    ("PUT", "/v3/hooks/admin", hooks::set_emails),
-    ("GET", "/v3/hooks/{webhook_id}", hooks::get),
-    ("PUT", "/v3/hooks/{webhook_id}", hooks::update),
-    ("DELETE", "/v3/hooks/{webhook_id}", hooks::delete),
-    ("GET", "/v2/time", store_info::time),
-    ("GET", "/v2/store", store_info::store),
-];
-
 static ROUTES: LazyLock<Vec<Route>> = LazyLock::new(|| {
-    let special = SPECIAL.iter().map(|(method, pattern, run)| Route {
+    let special = routes::SPECIAL.iter().map(|(method, pattern, run)| Route {
         method,
         pattern,
         handler: Handler::Special(*run),
+        facts: bodies::find(method, pattern),
     });
     let generic = specs::all().iter().flat_map(|spec| {
         generic::verbs(spec).into_iter().map(move |(method, pattern, verb)| Route {
             method,
             pattern,
             handler: Handler::Generic(verb, spec),
+            facts: bodies::find(method, pattern),
         })
     });
     special.chain(generic).collect()
 });
+
+/// Every method and path that is served.
+pub(crate) fn routes() -> Value {
+    let show = |route: &Route| json!({"method": route.method, "path": route.pattern});
+    ROUTES.iter().map(show).collect()
+}
 
 /// What calls are counted under whose path leads nowhere.
 const NOWHERE: &str = "(no such path)";
@@ -221,10 +167,41 @@ fn fit(pattern: &str, parts: &[&str]) -> Option<Vec<String>> {
     (count == parts.len()).then_some(params)
 }
 
+/// Whether there is a route of exactly this method and pattern.
+#[cfg(test)]
+pub(crate) fn serves(method: &str, pattern: &str) -> bool {
+    let plain = |path: &str| -> Vec<String> {
+        let of = |segment: &str| if segment.starts_with('{') { "{}".to_owned() } else { segment.to_owned() };
+        path.split('/').map(of).collect()
+    };
+    ROUTES.iter().any(|route| route.method == method && plain(route.pattern) == plain(pattern))
+}
+
+/// Whether a route takes a form with files.
+pub(crate) fn takes_form(route: &Route) -> bool {
+    let path = route.pattern;
+    path.ends_with("/image")
+        || path.ends_with("/images")
+        || path.contains("/images/{")
+        || path.ends_with("/imex/import")
+        || path == "/v3/themes"
+}
+
+/// Whether a POST or PUT says everything with its path.
+pub(crate) fn goes_without_body(route: &Route) -> bool {
+    let actions = ["/payment_actions/capture", "/payment_actions/void", "/redirect_urls"];
+    actions.iter().any(|action| route.pattern.ends_with(action))
+        || (route.pattern.starts_with("/v3/checkouts/")
+            && (route.pattern.ends_with("/orders") || route.pattern.ends_with("/token")))
+}
+
 /// Runs a route's handler.
 pub(crate) fn run(route: &Route, call: &mut Call<'_>) -> Reply {
     let answer = match route.handler {
-        Handler::Special(run) => run(call),
+        Handler::Special(run) => {
+            let checked = call.facts.map_or(Ok(()), |facts| facts.check(call.pattern, call.body));
+            checked.and_then(|()| run(call))
+        }
         Handler::Generic(verb, spec) => generic::run(verb, spec, call),
     };
     let reply = answer.unwrap_or_else(|refusal| refusal);

@@ -1,7 +1,5 @@
 //! V2 orders: bare arrays, 204 for an empty list, money as decimal text, soft deletion, links in place of rows.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::{Answer, Call};
@@ -10,7 +8,7 @@ use crate::sandbox::events::{self, StockCause};
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs;
 use crate::sandbox::state::{MAIN_LOCATION, State};
-use crate::sandbox::store::{Key, Row, field};
+use crate::sandbox::store::{Key, Lag, Row, field};
 use crate::sandbox::view::Sight;
 
 /// Rows of a page.
@@ -48,7 +46,7 @@ pub(crate) fn not_found() -> Reply {
 }
 
 /// The id and the row of the order in the path.
-pub(crate) fn order(call: &Call<'_>, lag: Duration) -> Result<(u64, Row), Reply> {
+pub(crate) fn order(call: &Call<'_>, lag: Lag) -> Result<(u64, Row), Reply> {
     let key = call.key(0);
     let row = call.state.of("order").see(&key, lag).ok_or_else(not_found)?;
     match key {
@@ -343,7 +341,7 @@ fn fields(body: &Map<String, Value>) -> Result<Map<String, Value>, Reply> {
 }
 
 pub(crate) fn update(call: &mut Call<'_>) -> Answer {
-    let (id, _) = order(call, Duration::ZERO)?;
+    let (id, _) = order(call, Lag::NONE)?;
     let body = call.body.as_object().ok_or_else(|| Reply::v2(400, "The body must be an object."))?;
     let patch = fields(body)?;
     change(call.state, id, patch);
@@ -377,7 +375,7 @@ pub(crate) fn put_away(state: &mut State, id: u64) -> bool {
 }
 
 pub(crate) fn archive(call: &mut Call<'_>) -> Answer {
-    let (id, _) = order(call, Duration::ZERO)?;
+    let (id, _) = order(call, Lag::NONE)?;
     put_away(call.state, id);
     Ok(Reply::empty(204))
 }
@@ -388,7 +386,7 @@ pub(crate) fn archive_all(call: &mut Call<'_>) -> Answer {
     let ids: Vec<u64> = call
         .state
         .of("order")
-        .scan(Duration::ZERO)
+        .scan(Lag::NONE)
         .filter_map(|(key, _)| if let Key::Int(id) = key { Some(*id) } else { None })
         .collect();
     for id in ids {

@@ -74,6 +74,18 @@ pub(crate) fn update_value(call: &mut Call<'_>) -> Answer {
     Ok(Reply::data(200, shown))
 }
 
+/// Changes one of the adjusters of the value that the path names.
+pub(crate) fn adjust_value(call: &mut Call<'_>, name: &str, to: &Value) -> Result<(), Reply> {
+    let (spec, key, mut values) = owner(call)?;
+    let place = place(call, &values)?;
+    if !values[place]["adjusters"].is_object() {
+        values[place]["adjusters"] = json!({});
+    }
+    values[place]["adjusters"][name] = to.clone();
+    store(call, spec, &key, values);
+    Ok(())
+}
+
 pub(crate) fn delete_value(call: &mut Call<'_>) -> Answer {
     let (spec, key, mut values) = owner(call)?;
     values.remove(place(call, &values)?);

@@ -2,16 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::generic::{choose, envelope, not_found, select};
-use super::writes::{accept, array, shown};
-use super::{Answer, Call, orders};
+use super::generic::{choose, envelope};
+use super::writes::{accept, array, at, shown};
+use super::{Answer, Call, orders, payments};
 use crate::sandbox::events::StockCause;
 use crate::sandbox::query::{self, Filter};
 use crate::sandbox::reply::{Page, Reply};
 use crate::sandbox::specs::{self, Spec};
 use crate::sandbox::state::{MAIN_LOCATION, State};
-use crate::sandbox::store::{Key, Row, field, render};
+use crate::sandbox::store::{Key, Row, field};
 
+/// Products of one batch.
+const PRODUCTS_MAX: usize = 10;
 /// Rows of one variants batch.
 const VARIANTS_MAX: usize = 50;
 /// SKUs a product may have.
@@ -52,6 +54,8 @@ pub(crate) fn insert(
         }
         "order_refund" => {
             let order = row.get("order_id").and_then(Value::as_u64).unwrap_or(0);
+            let total = payments::total(state, order, row.get("items"))?;
+            row.insert("total_amount".to_owned(), Value::from(total));
             let key = state.insert(spec, row);
             // A refund is a change of the order's status, too.
             let status = Map::from_iter([("status_id".to_owned(), Value::from(orders::PARTIALLY_REFUNDED))]);
@@ -191,6 +195,9 @@ pub(crate) fn check_delete(state: &State, spec: &'static Spec, key: &Key) -> Res
     {
         return Err(Reply::field(422, "variant_id", "The base variant of a product cannot be deleted."));
     }
+    if spec.name == "location" && *key == Key::Int(MAIN_LOCATION) {
+        return Err(Reply::field(422, "location_id", "The default location cannot be deleted."));
+    }
     Ok(())
 }
 
@@ -201,12 +208,50 @@ pub(crate) fn list_variants(call: &mut Call<'_>) -> Answer {
     Ok(envelope(spec, call.state, call.query, chosen.keys()))
 }
 
+/// `PUT /v3/catalog/products`: the good items are changed, the others named; whole refusals are for the body's shape.
+pub(crate) fn update_batch(call: &mut Call<'_>) -> Answer {
+    let spec = specs::known("product");
+    let items = array(call.body, PRODUCTS_MAX)?;
+    let (mut keys, mut refused) = (Vec::new(), Vec::new());
+    for (index, item) in items.iter().enumerate() {
+        match update_one(call.state, spec, item) {
+            Ok(key) => keys.push(key),
+            Err(reply) => refused.push(at(index, reply)),
+        }
+    }
+    let Some(first) = refused.first().cloned() else { return Ok(shown(call, spec, &keys, 200, false)) };
+    if keys.is_empty() {
+        return Err(first);
+    }
+    let mut reply = shown(call, spec, &keys, 207, false);
+    if let Some(body) = &mut reply.body {
+        let fields = |reply: &Reply| reply.body.as_ref()?.get("errors")?.as_object().cloned();
+        let errors: Map<String, Value> = refused.iter().filter_map(fields).flatten().collect();
+        let title = "Some of the products could not be changed.";
+        let refusal = Reply::invalid(first.status, title, errors);
+        body["errors"] = refusal.body.unwrap_or(Value::Null);
+        body["meta"] = json!({"total": items.len(), "success": keys.len(), "failed": refused.len()});
+    }
+    Ok(reply)
+}
+
+fn update_one(state: &mut State, spec: &'static Spec, item: &Value) -> Result<Key, Reply> {
+    let item = item.as_object().ok_or_else(|| Reply::field(422, "body", "must be an object"))?;
+    let key =
+        item.get("id").and_then(Key::from_json).ok_or_else(|| Reply::field(422, "id", "is required"))?;
+    let missing = || Reply::field(404, "id", format!("The product {key} does not exist."));
+    let old = state.table(spec).get(&key).ok_or_else(missing)?;
+    let patch = accept(state, spec, Some((&key, &old)), item, &[])?;
+    change(state, spec, &key, patch)?;
+    Ok(key)
+}
+
 /// `PUT /v3/catalog/variants`: updates rows with an id, creates those without. All or nothing.
 pub(crate) fn upsert_variants(call: &mut Call<'_>) -> Answer {
     let spec = specs::known("variant");
     let (mut plans, mut faults) = (Vec::new(), Vec::new());
     for item in array(call.body, VARIANTS_MAX)? {
-        match plan_variant(call.state, spec, item) {
+        match plan_variant(call, spec, item) {
             Ok(plan) => plans.push(plan),
             Err(reply) => faults.push(reply.body.unwrap_or(Value::Null)),
         }
@@ -234,8 +279,10 @@ pub(crate) fn upsert_variants(call: &mut Call<'_>) -> Answer {
 
 type Plan = (Option<Key>, Map<String, Value>);
 
-fn plan_variant(state: &State, spec: &'static Spec, item: &Value) -> Result<Plan, Reply> {
+fn plan_variant(call: &Call<'_>, spec: &'static Spec, item: &Value) -> Result<Plan, Reply> {
+    let state: &State = call.state;
     let item = item.as_object().ok_or_else(|| Reply::field(422, "body", "must be an object"))?;
+    call.faults_of(item)?;
     if let Some(key) = item.get("id").and_then(Key::from_json) {
         let old: Row = state
             .table(spec)
@@ -250,75 +297,4 @@ fn plan_variant(state: &State, spec: &'static Spec, item: &Value) -> Result<Plan
     let product =
         product.ok_or_else(|| Reply::field(422, "product_id", "An existing product_id is required."))?;
     Ok((None, accept(state, spec, None, item, &[("product_id", product)])?))
-}
-
-/// `GET /v3/catalog/trees`.
-pub(crate) fn list_trees(call: &mut Call<'_>) -> Answer {
-    let page = Page::of(call.query, 50);
-    let data = json!([{"id": 1, "name": "Default catalog tree", "channels": [1]}]);
-    Ok(Reply::bare(200, json!({"data": data, "meta": page.meta(1, 1, call.query)})))
-}
-
-/// The old shape of a category: `id` and `custom_url` in place of `category_id` and `url`.
-fn legacy(row: &Row) -> Value {
-    let mut shown = render(specs::known("category"), row);
-    let id = shown.shift_remove("category_id").unwrap_or(Value::Null);
-    let path = shown.shift_remove("url").and_then(|url| url.get("path").cloned()).unwrap_or(Value::from("/"));
-    shown.shift_remove("category_uuid");
-    shown.shift_remove("tree_id");
-    let mut out = Map::from_iter([("id".to_owned(), id)]);
-    out.extend(shown);
-    out.insert("custom_url".to_owned(), json!({"url": path, "is_customized": false}));
-    Value::Object(out)
-}
-
-fn legacy_filters(call: &Call<'_>) -> Vec<Filter> {
-    let names = [
-        "id",
-        "id:in",
-        "id:not_in",
-        "name",
-        "name:like",
-        "parent_id",
-        "parent_id:in",
-        "is_visible",
-        "keyword",
-    ];
-    let named = |name: &&str| {
-        Some(Filter::new(
-            &name.replacen("id", "category_id", usize::from(name.starts_with("id"))),
-            call.query.get(name)?,
-        ))
-    };
-    names.iter().filter_map(named).collect()
-}
-
-/// `GET /v3/catalog/categories`.
-pub(crate) fn list_legacy_categories(call: &mut Call<'_>) -> Answer {
-    let spec = specs::known("category");
-    let rows = select(call.state, spec, &legacy_filters(call), call.state.lag);
-    let page = Page::of(call.query, 250);
-    let data: Vec<Value> = rows.iter().skip(page.skip()).take(page.limit).map(legacy).collect();
-    let meta = page.meta(rows.len(), data.len(), call.query);
-    Ok(Reply::bare(200, json!({"data": data, "meta": meta})))
-}
-
-/// `GET /v3/catalog/categories/{category_id}`.
-pub(crate) fn get_legacy_category(call: &mut Call<'_>) -> Answer {
-    let row =
-        call.state.of("category").see(&call.key(0), call.state.lag).ok_or_else(|| not_found("category"))?;
-    Ok(Reply::data(200, legacy(&row)))
-}
-
-/// `DELETE /v3/catalog/categories`: everything, unless filtered.
-pub(crate) fn delete_legacy_categories(call: &mut Call<'_>) -> Answer {
-    let spec = specs::known("category");
-    let filters = legacy_filters(call);
-    call.forbidden = filters.is_empty();
-    for row in select(call.state, spec, &filters, std::time::Duration::ZERO) {
-        if let Some(key) = row.get(&spec.id).and_then(Key::from_json) {
-            call.state.delete(spec, &key);
-        }
-    }
-    Ok(Reply::empty(204))
 }

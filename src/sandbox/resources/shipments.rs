@@ -1,7 +1,5 @@
 //! Shipments of V2 orders, and the order's status that follows from them.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::orders::{self, bare, not_found, order, parts, pick};
@@ -9,7 +7,7 @@ use super::{Answer, Call};
 use crate::sandbox::reply::Reply;
 use crate::sandbox::specs;
 use crate::sandbox::state::State;
-use crate::sandbox::store::{Key, field, render};
+use crate::sandbox::store::{Key, Lag, field, render};
 
 /// Status ids that shipments lead to.
 const SHIPPED: i64 = 2;
@@ -104,7 +102,7 @@ pub(crate) fn insert(
 }
 
 pub(crate) fn create(call: &mut Call<'_>) -> Answer {
-    let (id, _) = order(call, Duration::ZERO)?;
+    let (id, _) = order(call, Lag::NONE)?;
     let refuse = |text: &str| Reply::v2(400, text);
     let body = call.body.as_object().ok_or_else(|| refuse("The body must be an object."))?;
     let address = body.get("order_address_id").and_then(Key::from_json);
@@ -150,7 +148,7 @@ fn fields(body: &Map<String, Value>) -> Map<String, Value> {
 
 /// The shipment in the path, which must belong to the order in the path.
 fn own(call: &Call<'_>) -> Result<Key, Reply> {
-    let (id, _) = order(call, Duration::ZERO)?;
+    let (id, _) = order(call, Lag::NONE)?;
     let key = call.key(1);
     let of = call.state.of("order_shipment").find("order_id", &id.to_string());
     if of.contains(&key) { Ok(key) } else { Err(not_found()) }
@@ -173,7 +171,7 @@ pub(crate) fn delete(call: &mut Call<'_>) -> Answer {
 
 /// `DELETE /v2/orders/{id}/shipments`: every shipment of the order.
 pub(crate) fn delete_all(call: &mut Call<'_>) -> Answer {
-    let (id, _) = order(call, Duration::ZERO)?;
+    let (id, _) = order(call, Lag::NONE)?;
     call.forbidden = true;
     for key in call.state.of("order_shipment").find("order_id", &id.to_string()) {
         call.state.delete(specs::known("order_shipment"), &key);
