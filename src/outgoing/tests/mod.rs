@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::record::OutRecord;
-use crate::model::request::{Answer, Request};
+use crate::model::request::{Answer, Reply, Request};
 use crate::runtime::ports::NotDurable;
 
 const COMMANDS: &str = "bigcommerce.main.commands";

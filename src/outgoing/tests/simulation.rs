@@ -149,7 +149,7 @@ impl Life {
         let config = OutgoingConfig {
             routes: vec![route(store)],
             catalog: CATALOG.clone(),
-            limits: Limits { lanes, ..Limits::default() },
+            limits: Limits { lanes, requests: 3, ..Limits::default() },
         };
         Outgoing::new(config, log.clone(), Arc::new(|| 1_000))
     }
@@ -171,7 +171,7 @@ impl Life {
                 let jobs = self.path.start(self.now);
                 self.jobs.extend(jobs);
                 self.jobs.shuffle(&mut self.rng);
-                assert!(self.jobs.len() + self.brought.len() <= 3, "more runs at once than may");
+                assert!(self.jobs.len() + self.brought.len() <= 6, "more runs at once than may");
             }
             45..65 => {
                 let job = self.jobs.pop();

@@ -311,8 +311,6 @@ fn a_crash_between_intent_and_outcome_parks_class_c_and_probes_class_b() {
         let mut bench = Bench::new(FakeStore::scripted(vec![done("{}")]));
         bench.accept(command(1, &value));
         // The intent is durable and the request was sent; what it brought is lost.
-        let intent = bench.path.start(bench.now).remove(0);
-        bench.path.finish(block_on(intent), bench.now);
         block_on(bench.path.start(bench.now).remove(0));
         bench.store = FakeStore::scripted(next);
         let mut bench = bench.crash();
