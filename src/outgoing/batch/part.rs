@@ -39,7 +39,7 @@ pub(crate) fn part(
             (Some(items), Body::Object) => field(command, &items.field, &batch.key)?,
             (_, Body::Array) => array(command, &batch.key)?,
             (_, Body::Object | Body::ArrayOfOne) => one(command, action, body)?,
-            (_, Body::None) => return None,
+            (_, Body::None | Body::ArrayOfId) => return None,
         },
     };
     let count = keys.len();

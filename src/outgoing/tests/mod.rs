@@ -237,6 +237,11 @@ fn update() -> Value {
     json!({"id": "c-1", "entity": "product", "action": "update", "path": {"product_id": 77}, "payload": {"name": "New"}})
 }
 
+/// Of class A as well, and always a request of its own.
+fn note(order: i64) -> Value {
+    json!({"id": "c-1", "entity": "order", "action": "update", "path": {"order_id": order}, "payload": {"staff_notes": "x"}})
+}
+
 fn create() -> Value {
     json!({"id": "c-1", "entity": "product", "action": "create", "payload": {"name": "New", "sku": "S-1"}})
 }

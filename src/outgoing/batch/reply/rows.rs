@@ -93,7 +93,12 @@ impl<'a> Items<'a> {
 
     /// The item whose key is this one value.
     pub(super) fn find_id(&self, id: &str) -> Option<usize> {
-        let key = Key(Box::new([Some(id.to_lowercase().into_boxed_str())]));
-        self.by_key.get(&key).copied()
+        let id: Box<str> = id.to_lowercase().into();
+        let alone =
+            self.shapes.iter().filter(|shape| shape.iter().filter(|is_there| **is_there).count() == 1);
+        alone.into_iter().find_map(|shape| {
+            let values = shape.iter().map(|is_there| is_there.then(|| id.clone()));
+            self.by_key.get(&Key(values.collect())).copied()
+        })
     }
 }
