@@ -249,6 +249,18 @@ mod tests {
         }
     }
 
+    fn complete(lanes: &mut Lanes<u8, u32>, model: &mut Model, key: u8) -> (u8, u32) {
+        let item = lanes.complete(&key).unwrap();
+        assert_eq!(Some(item), model.first(key));
+        model.items.retain(|(_, i)| *i != item);
+        (key, item)
+    }
+
+    fn sleep(lanes: &mut Lanes<u8, u32>, model: &mut Model, key: u8, until: Instant) {
+        lanes.sleep(&key, until);
+        model.asleep.push((key, until));
+    }
+
     fn check(steps: &[Step], limits: Limits) {
         let (mut lanes, mut model, mut now) = (Lanes::new(limits), Model::default(), Instant::now());
         let (mut next, mut done) = (0u32, Vec::new());
@@ -274,15 +286,11 @@ mod tests {
                 },
                 Step::Complete(at) if !model.running.is_empty() => {
                     let key = model.running.remove(at % model.running.len());
-                    let item = lanes.complete(&key).unwrap();
-                    assert_eq!(Some(item), model.first(key));
-                    model.items.retain(|(_, i)| *i != item);
-                    done.push((key, item));
+                    done.push(complete(&mut lanes, &mut model, key));
                 }
                 Step::Sleep(at, ms) if !model.running.is_empty() => {
                     let key = model.running.remove(at % model.running.len());
-                    lanes.sleep(&key, now + Duration::from_millis(*ms));
-                    model.asleep.push((key, now + Duration::from_millis(*ms)));
+                    sleep(&mut lanes, &mut model, key, now + Duration::from_millis(*ms));
                 }
                 Step::Park(at) if !model.running.is_empty() => {
                     let key = model.running.remove(at % model.running.len());
@@ -291,14 +299,9 @@ mod tests {
                 }
                 Step::Wake(at, ms) if !model.parked.is_empty() => {
                     let key = model.parked.remove(at % model.parked.len());
-                    if let Some(ms) = ms {
-                        lanes.sleep(&key, now + Duration::from_millis(*ms));
-                        model.asleep.push((key, now + Duration::from_millis(*ms)));
-                    } else {
-                        let item = lanes.complete(&key).unwrap();
-                        assert_eq!(Some(item), model.first(key));
-                        model.items.retain(|(_, i)| *i != item);
-                        done.push((key, item));
+                    match ms {
+                        Some(ms) => sleep(&mut lanes, &mut model, key, now + Duration::from_millis(*ms)),
+                        None => done.push(complete(&mut lanes, &mut model, key)),
                     }
                 }
                 Step::Complete(_) | Step::Sleep(..) | Step::Park(_) | Step::Wake(..) => {}

@@ -103,7 +103,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             return lanes.flat_map(|lane| self.not_sent(line, lane, now, draw)).collect();
         };
         let told = lanes.zip(verdicts);
-        told.flat_map(|(lane, verdict)| self.told(line, (lane, verdict), size, now, draw)).collect()
+        told.flat_map(|(lane, verdict)| self.told(line, lane, verdict, (size, now, draw))).collect()
     }
 
     fn not_sent(&mut self, line: usize, lane: LaneKey, now: Instant, draw: f64) -> Vec<Settled> {
@@ -116,10 +116,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     fn told(
         &mut self,
         line: usize,
-        (lane, verdict): (LaneKey, Verdict),
-        size: Size,
-        now: Instant,
-        draw: f64,
+        lane: LaneKey,
+        verdict: Verdict,
+        (size, now, draw): (Size, Instant, f64),
     ) -> Vec<Settled> {
         let Some(item) = self.lines[line].lanes.head_mut(&lane) else { return Vec::new() };
         let Some(applying) = item.applying.as_mut() else { return Vec::new() };

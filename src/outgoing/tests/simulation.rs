@@ -16,8 +16,6 @@ const COMMANDS_OF_A_LIFE: i64 = 40;
 /// About three seconds of a debug build.
 const LIVES: u64 = 60;
 
-static CATALOG: LazyLock<Arc<Catalog>> = LazyLock::new(|| Arc::new(Catalog::embedded().unwrap()));
-
 /// The offsets of commands that the store refuses whatever they stand among.
 fn is_bad(offset: i64) -> bool {
     offset % 7 == 3

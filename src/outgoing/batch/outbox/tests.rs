@@ -262,7 +262,7 @@ fn groups_and_singles_take_turns() {
 #[test]
 fn a_size_that_was_too_large_is_not_tried_again_for_an_hour() {
     let (mut outbox, group, now) = (Outbox::new(Limits { requests: 9 }), group("a"), Instant::now());
-    let mut sizes = |outbox: &mut Outbox<usize>, now: Instant| {
+    let sizes = |outbox: &mut Outbox<usize>, now: Instant| {
         for id in 0..4 {
             outbox.offer(shared(0, &group, &[id]), now);
         }
