@@ -19,8 +19,8 @@ use std::sync::Arc;
 use serde::Deserialize as _;
 
 pub use row::{
-    Action, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, Keyset, List, ManyStyle, Pages, ReadMany,
-    Resolve, Scope, Since, Target, When,
+    Action, BatchReply, Body, Class, DEFAULT_PART, DateFormat, Entity, Include, Keyset, List, ManyStyle,
+    Pages, ReadMany, Resolve, Scope, Since, Target, When,
 };
 pub use scopes::{Wildcard, channel_of};
 

@@ -80,7 +80,7 @@ pub struct Batch {
 }
 
 /// What a reply of success says of the items of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchReply {
     /// `data` (or the bare array) has a row for each that was written; one that is missing there was not.
@@ -91,7 +91,7 @@ pub enum BatchReply {
 }
 
 /// What a second application of an action would do (P8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, serde::Serialize)]
 pub enum Class {
     /// Nothing: idempotent. Retried freely.
     A,

@@ -1,8 +1,8 @@
 //! Lanes: work in order for each key, in parallel across keys, with bounds on both.
 //!
 //! A lane is the queue of one key. Its first item is the only one that may run; the next one starts when the
-//! first one was completed. A lane whose first item waits for a moment to come gives its slot to another lane and
-//! keeps its place in order. Lanes take turns: one that has just completed an item goes to the end of the queue.
+//! first one was completed. A lane whose first item waits, for a moment to come or for something that counts by other
+//! bounds, gives its slot to another lane and keeps its place in order. Lanes take turns: one that has just completed an item goes to the end of the queue.
 //! At most `max_parallel` lanes run, at most `max_open` exist; what is pushed beyond stays in its order of arrival
 //! until a lane closes. Nothing is dropped here, so whoever pushes must bound how much it pushes.
 //!
@@ -15,9 +15,9 @@ use std::time::Instant;
 /// The bounds of [`Lanes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Lanes that run at the same time.
+    /// Lanes that run at the same time; parked ones do not count.
     pub max_parallel: usize,
-    /// Lanes that are open at the same time, whether they run, are ready or sleep.
+    /// Lanes that are open at the same time, whether they run, are ready, are parked or sleep.
     pub max_open: usize,
 }
 
@@ -46,6 +46,8 @@ struct Lane<T> {
 enum State {
     Ready,
     Running,
+    /// Its first item waits for somebody to say how it goes on.
+    Parked,
     Asleep,
 }
 
@@ -87,7 +89,7 @@ impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
         }
     }
 
-    /// The next lane whose first item may run now; it takes a slot until it is completed or put to sleep.
+    /// The next lane whose first item may run now; it takes a slot until it is completed, parked or put to sleep.
     pub fn start(&mut self, now: Instant) -> Option<K> {
         while let Some(entry) = self.asleep.first_entry().filter(|entry| entry.key().0 <= now) {
             let key = entry.remove();
@@ -115,20 +117,35 @@ impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
         self.lanes.values().filter_map(|lane| lane.items.front())
     }
 
-    /// Gives a running lane's slot away until a moment; its first item stays first.
-    pub fn sleep(&mut self, key: &K, until: Instant) {
+    /// Gives a running lane's slot away until the lane is put to sleep or completed; its first item stays first.
+    pub fn park(&mut self, key: &K) {
         let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.state == State::Running) else { return };
-        lane.state = State::Asleep;
+        lane.state = State::Parked;
         self.running -= 1;
+    }
+
+    /// Gives a running lane's slot away until a moment; its first item stays first. So for one that is parked.
+    pub fn sleep(&mut self, key: &K, until: Instant) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        match lane.state {
+            State::Running => self.running -= 1,
+            State::Parked => {}
+            State::Ready | State::Asleep => return,
+        }
+        lane.state = State::Asleep;
         self.sleeps += 1;
         self.asleep.insert((until, self.sleeps), key.clone());
     }
 
-    /// Takes the first item of a running lane out: it is done with. The lane's next item waits for its turn.
+    /// Takes the first item of a running or parked lane out: it is done with. The lane's next item waits for its turn.
     pub fn complete(&mut self, key: &K) -> Option<T> {
-        let lane = self.lanes.get_mut(key).filter(|lane| lane.state == State::Running)?;
+        let lane = self.lanes.get_mut(key)?;
+        match lane.state {
+            State::Running => self.running -= 1,
+            State::Parked => {}
+            State::Ready | State::Asleep => return None,
+        }
         let item = lane.items.pop_front();
-        self.running -= 1;
         if lane.items.is_empty() {
             self.lanes.remove(key);
             self.admit();
@@ -196,6 +213,8 @@ mod tests {
         Start,
         Complete(usize),
         Sleep(usize, u64),
+        Park(usize),
+        Wake(usize, Option<u64>),
         Pass(u64),
     }
 
@@ -205,6 +224,8 @@ mod tests {
             4 => Just(Step::Start),
             3 => (0usize..8).prop_map(Step::Complete),
             2 => ((0usize..8), 1u64..20).prop_map(|(at, ms)| Step::Sleep(at, ms)),
+            2 => (0usize..8).prop_map(Step::Park),
+            2 => ((0usize..8), proptest::option::of(1u64..20)).prop_map(|(at, ms)| Step::Wake(at, ms)),
             2 => (1u64..10).prop_map(Step::Pass),
         ]
     }
@@ -214,6 +235,7 @@ mod tests {
     struct Model {
         items: Vec<(u8, u32)>,
         running: Vec<u8>,
+        parked: Vec<u8>,
         asleep: Vec<(u8, Instant)>,
     }
 
@@ -225,10 +247,23 @@ mod tests {
         /// Keys that could run, were there a slot and no bound on lanes.
         fn startable(&self, now: Instant) -> Vec<u8> {
             (0..6u8)
-                .filter(|key| self.first(*key).is_some() && !self.running.contains(key))
+                .filter(|key| self.first(*key).is_some())
+                .filter(|key| !self.running.contains(key) && !self.parked.contains(key))
                 .filter(|key| !self.asleep.iter().any(|(k, until)| k == key && *until > now))
                 .collect()
         }
+    }
+
+    fn complete(lanes: &mut Lanes<u8, u32>, model: &mut Model, key: u8) -> (u8, u32) {
+        let item = lanes.complete(&key).unwrap();
+        assert_eq!(Some(item), model.first(key));
+        model.items.retain(|(_, i)| *i != item);
+        (key, item)
+    }
+
+    fn sleep(lanes: &mut Lanes<u8, u32>, model: &mut Model, key: u8, until: Instant) {
+        lanes.sleep(&key, until);
+        model.asleep.push((key, until));
     }
 
     fn check(steps: &[Step], limits: Limits) {
@@ -256,17 +291,25 @@ mod tests {
                 },
                 Step::Complete(at) if !model.running.is_empty() => {
                     let key = model.running.remove(at % model.running.len());
-                    let item = lanes.complete(&key).unwrap();
-                    assert_eq!(Some(item), model.first(key));
-                    model.items.retain(|(_, i)| *i != item);
-                    done.push((key, item));
+                    done.push(complete(&mut lanes, &mut model, key));
                 }
                 Step::Sleep(at, ms) if !model.running.is_empty() => {
                     let key = model.running.remove(at % model.running.len());
-                    lanes.sleep(&key, now + Duration::from_millis(*ms));
-                    model.asleep.push((key, now + Duration::from_millis(*ms)));
+                    sleep(&mut lanes, &mut model, key, now + Duration::from_millis(*ms));
                 }
-                Step::Complete(_) | Step::Sleep(..) => {}
+                Step::Park(at) if !model.running.is_empty() => {
+                    let key = model.running.remove(at % model.running.len());
+                    lanes.park(&key);
+                    model.parked.push(key);
+                }
+                Step::Wake(at, ms) if !model.parked.is_empty() => {
+                    let key = model.parked.remove(at % model.parked.len());
+                    match ms {
+                        Some(ms) => sleep(&mut lanes, &mut model, key, now + Duration::from_millis(*ms)),
+                        None => done.push(complete(&mut lanes, &mut model, key)),
+                    }
+                }
+                Step::Complete(_) | Step::Sleep(..) | Step::Park(_) | Step::Wake(..) => {}
                 Step::Pass(ms) => now += Duration::from_millis(*ms),
             }
             assert!(lanes.running() <= limits.max_parallel && lanes.running() == model.running.len());
@@ -274,7 +317,7 @@ mod tests {
             assert_eq!(lanes.wake_at().is_some(), lanes.asleep.values().next().is_some());
         }
         // Left alone, everything comes to its end.
-        for key in model.running.clone() {
+        for key in model.running.iter().chain(&model.parked).copied() {
             done.push((key, lanes.complete(&key).unwrap()));
         }
         while !lanes.is_empty() {

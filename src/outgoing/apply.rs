@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::batch::Part;
 use super::plan::{Found, Plan};
 use crate::catalog::Class;
 use crate::model::command::Outcome;
@@ -57,10 +58,9 @@ const MAX_TURNS: u32 = 3;
 /// What is to be done next.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// Make the intent durable.
-    Intent,
-    /// Send.
-    Send(Request),
+    /// Send, once the intent is durable where [`Applying::needs_intent`]; where there is a part, perhaps in a request
+    /// that holds other commands' writes as well.
+    Send(Request, Option<Part>),
     /// Come back after a while.
     Wait(Duration),
     /// Come back after a while, and leave the whole store alone until then.
@@ -94,7 +94,6 @@ pub(super) struct Last {
 
 #[derive(Debug, Clone)]
 enum Phase {
-    Intent,
     Probe,
     Write,
     /// Of an upsert: the update of what the probe found.
@@ -110,7 +109,12 @@ pub(super) struct Applying {
     plan: Plan,
     budget: Budget,
     phase: Phase,
-    since: Instant,
+    /// The intent is durable, or none is needed.
+    is_meant: bool,
+    /// Since something came of it: until then it only waited for its turn.
+    since: Option<Instant>,
+    /// The reply was to a request that held other commands' writes as well.
+    is_shared: bool,
     unauthorized_since: Option<Instant>,
     /// Writes that were sent.
     attempts: u32,
@@ -133,18 +137,20 @@ pub(super) struct Applying {
 impl Applying {
     /// A command whose first step is asked for by [`Applying::step`]. `intent_found`: an earlier process made its
     /// intent durable, and nothing tells how it ended.
-    pub(super) fn new(plan: Plan, budget: Budget, intent_found: bool, now: Instant) -> Self {
+    pub(super) fn new(plan: Plan, budget: Budget, intent_found: bool) -> Self {
         let in_doubt = intent_found && plan.class != Class::A;
         let phase = match plan.class {
-            Class::A => Phase::Write,
-            Class::B if in_doubt => Phase::Probe,
-            Class::B | Class::C => Phase::Intent,
+            Class::B if in_doubt || plan.update.is_some() => Phase::Probe,
+            Class::A | Class::B | Class::C => Phase::Write,
         };
+        let is_meant = intent_found || plan.class == Class::A;
         Self {
             plan,
             budget,
             phase,
-            since: now,
+            is_meant,
+            since: None,
+            is_shared: false,
             unauthorized_since: None,
             attempts: 0,
             doubts: 0,
@@ -171,39 +177,52 @@ impl Applying {
     /// What to do now: at the beginning and after each wait.
     pub(super) fn step(&mut self) -> Step {
         match &self.phase {
-            Phase::Intent if self.in_doubt => self.end(
+            Phase::Probe => match &self.plan.probe {
+                Some(probe) => Step::Send(probe.request.clone(), None),
+                None => self.end(Outcome::Unknown, Reason::InDoubt, "nothing tells how to find it again"),
+            },
+            Phase::Write if self.in_doubt && self.plan.class == Class::C => self.end(
                 Outcome::Unknown,
                 Reason::InDoubt,
                 "a restart came between its intent and its outcome",
             ),
-            Phase::Intent => Step::Intent,
-            Phase::Probe => match &self.plan.probe {
-                Some(probe) => Step::Send(probe.request.clone()),
-                None => self.end(Outcome::Unknown, Reason::InDoubt, "nothing tells how to find it again"),
-            },
             Phase::Write => {
                 self.attempts += 1;
-                Step::Send(self.plan.write.clone())
+                Step::Send(self.plan.write.clone(), self.plan.part.clone())
             }
             Phase::Update { request, .. } => {
                 self.attempts += 1;
-                Step::Send(request.clone())
+                Step::Send(request.clone(), None)
             }
         }
     }
 
-    /// Kafka took the intent, or did not.
-    pub(super) fn on_intent(&mut self, durable: bool, now: Instant, draw: f64) -> Step {
-        if durable {
-            self.patience = 0;
-            self.phase = if self.plan.update.is_some() { Phase::Probe } else { Phase::Write };
-            return self.step();
+    /// Whether its intent must be made durable before anything is sent.
+    pub(super) fn needs_intent(&self) -> bool {
+        !self.is_meant
+    }
+
+    /// Nothing was sent, since Kafka did not take the intent.
+    pub(super) fn on_no_intent(&mut self, now: Instant, draw: f64) -> Step {
+        if matches!(self.phase, Phase::Write | Phase::Update { .. }) {
+            self.attempts = self.attempts.saturating_sub(1);
         }
         self.be_patient(Duration::ZERO, "its intent could not be made durable", now, draw)
     }
 
+    /// The store's reply to a request that held other commands' writes as well, as far as it is about this one. What
+    /// is doubtful then does not use up the budget: it may be another's fault, and the next request holds fewer.
+    pub(super) fn on_shared_reply(&mut self, reply: Reply, now: Instant, draw: f64) -> Step {
+        self.is_shared = true;
+        let step = self.on_reply(reply, now, draw);
+        self.is_shared = false;
+        step
+    }
+
     /// The store's reply to what was sent. `draw` is a random number from 0 to 1.
     pub(super) fn on_reply(&mut self, reply: Reply, now: Instant, draw: f64) -> Step {
+        self.since.get_or_insert(now);
+        self.is_meant = true;
         if reply.status != 0 {
             let Reply { status, body, request_id, .. } = &reply;
             self.last = Some(Last { status: *status, body: body.clone(), request_id: request_id.clone() });
@@ -224,8 +243,6 @@ impl Applying {
             Phase::Probe => self.on_probed(reply, now, draw),
             Phase::Write => self.on_written(reply, now, draw),
             Phase::Update { id, .. } => self.on_updated(id, reply, now, draw),
-            // No request belongs to this phase; asking again is harmless.
-            Phase::Intent => self.step(),
         }
     }
 
@@ -365,7 +382,7 @@ impl Applying {
     }
 
     fn be_patient(&mut self, after: Duration, detail: &str, now: Instant, draw: f64) -> Step {
-        if now.duration_since(self.since) >= self.budget.for_busy {
+        if self.age(now) >= self.budget.for_busy {
             return self.give_up(Reason::Exhausted, detail);
         }
         self.patience += 1;
@@ -387,8 +404,14 @@ impl Applying {
         }
     }
 
-    fn is_exhausted(&self, now: Instant) -> bool {
-        self.doubts >= self.budget.attempts && now.duration_since(self.since) >= self.budget.for_doubt
+    fn is_exhausted(&mut self, now: Instant) -> bool {
+        let age = self.age(now);
+        !self.is_shared && self.doubts >= self.budget.attempts && age >= self.budget.for_doubt
+    }
+
+    /// The time since something came of it.
+    fn age(&mut self, now: Instant) -> Duration {
+        now.duration_since(*self.since.get_or_insert(now))
     }
 
     fn backoff(&self, times: u32) -> Duration {

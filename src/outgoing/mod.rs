@@ -9,11 +9,13 @@
 //! It fails only one command at a time; what may come of a command that is in doubt is told by its result.
 
 mod apply;
+mod batch;
 mod decisions;
 mod decode;
 pub mod halts;
 mod known;
 mod plan;
+mod send;
 mod settle;
 mod share;
 #[cfg(test)]
@@ -31,6 +33,7 @@ pub use decode::{Filter, Fixed, Mapping};
 pub use settle::{Topics, header};
 
 use apply::{Applying, Ending, Step};
+use batch::Outbox;
 use decode::{Checked, Refusal};
 use known::{Known, State};
 use plan::Plan;
@@ -40,7 +43,6 @@ use crate::engine::lanes::{self, Lanes};
 use crate::model::command::Outcome;
 use crate::model::dead_letter::{FailedAt, replay_count};
 use crate::model::record::{InRecord, OutRecord, Partition, Position};
-use crate::model::request::Reply;
 use crate::runtime::lease::Lease;
 use crate::runtime::ports::{Append, Job, Settled, Stage, Store};
 
@@ -82,17 +84,21 @@ pub struct Route<S> {
 /// Bounds of the outgoing path.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Of each store: commands applied at the same time, and keys that are open at the same time.
+    /// Of each store: keys that are open at the same time, and those of them whose commands are looked at before they
+    /// are sent, or end without that.
     pub lanes: lanes::Limits,
+    /// Of each store: requests under way at the same time, however many commands they hold.
+    pub requests: usize,
     /// How long and how often a command is tried.
     pub budget: Budget,
 }
 
 impl Default for Limits {
-    /// 16 at the same time: at a third of a second a call that is the quota of the largest plan with fixed figures
-    /// (450 in 30 s), three times over. 10,000 keys.
+    /// 32 requests, of which one endpoint has half: at a third of a second a call, 16 are the quota of the largest plan
+    /// with fixed figures (450 in 30 s), three times over. 10,000 keys: five of the largest batches.
     fn default() -> Self {
-        Self { lanes: lanes::Limits { max_parallel: 16, max_open: 10_000 }, budget: Budget::default() }
+        let lanes = lanes::Limits { max_parallel: 16, max_open: 10_000 };
+        Self { lanes, requests: 32, budget: Budget::default() }
     }
 }
 
@@ -132,6 +138,9 @@ pub struct Outgoing<S, A> {
 /// One store's lanes.
 struct Line<S> {
     store: Arc<str>,
+    client: Arc<S>,
+    /// What its lanes have to send.
+    outbox: Outbox<LaneKey>,
     lanes: Lanes<LaneKey, Item<S>>,
     /// The store does not take the token; nothing new is sent before this moment.
     paused_until: Option<Instant>,
@@ -155,6 +164,8 @@ struct Item<S> {
     plan: Option<Plan>,
     /// Once it is begun.
     applying: Option<Applying>,
+    /// What earlier requests that it shared came to.
+    shared: send::Shared,
     first_seen_ms: i64,
 }
 
@@ -163,20 +174,17 @@ struct Item<S> {
 pub struct Brought {
     generation: u64,
     line: usize,
-    lane: LaneKey,
     what: What,
 }
 
 #[derive(Debug)]
 enum What {
-    /// Whether the intent is durable.
-    Intent(bool),
-    Reply(Reply),
-    Ended(Box<Ending>),
-    Repeated {
-        outcome: Outcome,
-        result: Bytes,
-    },
+    /// A request has ended.
+    Sent(send::Sent),
+    /// A lane's first command has.
+    Ended(LaneKey, Box<Ending>),
+    /// A lane's first command had ended before.
+    Repeated { lane: LaneKey, outcome: Outcome, result: Bytes },
 }
 
 impl<S: Store, A: Append> Outgoing<S, A> {
@@ -186,7 +194,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         for route in config.routes {
             let line = lines.iter().position(|line| line.store == route.store).unwrap_or_else(|| {
                 let lanes = Lanes::new(config.limits.lanes);
-                lines.push(Line { store: route.store.clone(), lanes, paused_until: None });
+                let outbox = Outbox::new(batch::Limits { requests: config.limits.requests });
+                let (store, client) = (route.store.clone(), route.client.clone());
+                lines.push(Line { store, client, outbox, lanes, paused_until: None });
                 lines.len() - 1
             });
             routes.insert(route.topic.clone(), (line, Arc::new(route)));
@@ -214,7 +224,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
 
     /// For each store: its name, the keys that are open, and the commands that are being applied now.
     pub fn lanes(&self) -> impl Iterator<Item = (&Arc<str>, usize, usize)> {
-        self.lines.iter().map(|line| (&line.store, line.lanes.open(), line.lanes.running()))
+        let applied = |line: &Line<S>| line.lanes.running() + line.outbox.commands_under_way();
+        self.lines.iter().map(move |line| (&line.store, line.lanes.open(), applied(line)))
     }
 
     /// The command of a record, and how to apply it; none where there is nothing to apply.
@@ -255,14 +266,14 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         match self.known.get(&name) {
             Some(State::Open) => return self.lines[line].lanes.sleep(&lane, now + TWIN_WAIT),
             Some(State::Done { outcome, result, .. }) if !is_worth_a_replay(&item.record, *outcome) => {
-                let what = What::Repeated { outcome: *outcome, result: result.clone() };
-                return self.push_job(line, lane, std::future::ready(what));
+                let what = What::Repeated { lane, outcome: *outcome, result: result.clone() };
+                return self.push_job(line, std::future::ready(what));
             }
             Some(State::Done { .. } | State::Intent) | None => {}
         }
         let Some(plan) = item.plan.take() else { return };
         let intent_found = self.known.open(name) == Some(State::Intent);
-        let mut applying = Applying::new(plan, self.limits.budget, intent_found, now);
+        let mut applying = Applying::new(plan, self.limits.budget, intent_found);
         let step = applying.step();
         item.applying = Some(applying);
         self.perform(line, lane, step, now);
@@ -270,16 +281,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
 
     fn perform(&mut self, line: usize, lane: LaneKey, step: Step, now: Instant) {
         match step {
-            Step::Intent => self.append_intent(line, lane),
-            Step::Send(request) => {
-                let Some(item) = self.lines[line].lanes.head_mut(&lane) else { return };
-                let (client, lease) = (item.route.client.clone(), self.lease.clone());
-                self.push_job(
-                    line,
-                    lane,
-                    async move { What::Reply(client.send_while(request, lease).await) },
-                );
-            }
+            Step::Send(request, part) => self.offer(line, lane, (request, part), now),
             Step::Wait(wait) => self.lines[line].lanes.sleep(&lane, now + wait),
             Step::Pause(wait) => {
                 let line = &mut self.lines[line];
@@ -289,28 +291,24 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                 line.paused_until = Some(now + wait);
                 line.lanes.sleep(&lane, now + wait);
             }
-            Step::End(ending) => self.push_job(line, lane, std::future::ready(What::Ended(ending))),
+            Step::End(ending) => self.push_job(line, std::future::ready(What::Ended(lane, ending))),
         }
     }
 
-    fn append_intent(&mut self, line: usize, lane: LaneKey) {
-        let now_ms = (self.clock)();
-        let Some(item) = self.lines[line].lanes.head_mut(&lane) else { return };
-        let class = item.applying.as_ref().map_or("C", |applying| applying.class().name());
-        let intent = item.route.topics.intent(&item.record, &item.command.id, class, now_ms);
-        let appender = self.appender.clone();
-        self.push_job(line, lane, async move {
-            let appended = appender.append(vec![intent]).await;
-            if let Err(error) = &appended {
-                tracing::warn!(%error, "an intent could not be made durable; its command waits");
-            }
-            What::Intent(appended.is_ok())
-        });
+    fn push_job(&mut self, line: usize, what: impl Future<Output = What> + Send + 'static) {
+        let generation = self.generation;
+        self.jobs.push(Box::pin(async move { Brought { generation, line, what: what.await } }));
     }
 
-    fn push_job(&mut self, line: usize, lane: LaneKey, what: impl Future<Output = What> + Send + 'static) {
-        let generation = self.generation;
-        self.jobs.push(Box::pin(async move { Brought { generation, line, lane, what: what.await } }));
+    /// Draws the consequence of what became of a lane's first command.
+    fn proceed(&mut self, line: usize, lane: LaneKey, step: Step, now: Instant) -> Vec<Settled> {
+        match step {
+            Step::End(ending) => self.settle(line, &lane, &ending),
+            step => {
+                self.perform(line, lane, step, now);
+                Vec::new()
+            }
+        }
     }
 
     /// Ends a lane's first command.
@@ -368,7 +366,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
                     None => LaneKey::Alone(record.position.clone()),
                 };
                 let plan = Some(plan);
-                let item = Item { route, record, command, plan, applying: None, first_seen_ms: now_ms };
+                let (applying, shared) = (None, send::Shared::default());
+                let item = Item { route, record, command, plan, applying, shared, first_seen_ms: now_ms };
                 self.lines[line].lanes.push(lane, item);
                 Vec::new()
             }
@@ -384,41 +383,33 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
                     None => self.begin(line, lane, now),
                 }
             }
+            self.dispatch(line, now);
         }
         std::mem::take(&mut self.jobs)
     }
 
     fn finish(&mut self, done: Brought, now: Instant) -> Vec<Settled> {
         self.now = Some(now);
-        let Brought { generation, line, lane, what } = done;
+        let Brought { generation, line, what } = done;
         if generation != self.generation {
             return Vec::new();
         }
-        let draw = rand::random();
-        let applying = self.lines[line].lanes.head_mut(&lane).and_then(|item| item.applying.as_mut());
-        let step = match (what, applying) {
-            (What::Repeated { outcome, result }, _) => {
+        match what {
+            What::Sent(sent) => self.on_sent(line, sent, now),
+            What::Ended(lane, ending) => self.settle(line, &lane, &ending),
+            What::Repeated { lane, outcome, result } => {
                 let Some(item) = self.lines[line].lanes.complete(&lane) else { return Vec::new() };
                 let (topics, id) = (&item.route.topics, &item.command.id);
-                return vec![settle::repeated(topics, &item.record, id, outcome, result)];
-            }
-            (What::Ended(ending), _) => Step::End(ending),
-            (What::Intent(durable), Some(applying)) => applying.on_intent(durable, now, draw),
-            (What::Reply(reply), Some(applying)) => applying.on_reply(reply, now, draw),
-            (What::Intent(_) | What::Reply(_), None) => return Vec::new(),
-        };
-        match step {
-            Step::End(ending) => self.settle(line, &lane, &ending),
-            step => {
-                self.perform(line, lane, step, now);
-                Vec::new()
+                vec![settle::repeated(topics, &item.record, id, outcome, result)]
             }
         }
     }
 
     fn wake_at(&self) -> Option<Instant> {
         let ready = self.now.filter(|_| !self.jobs.is_empty());
-        ready.or_else(|| self.lines.iter().filter_map(|line| line.lanes.wake_at()).min())
+        let of_line =
+            |line: &Line<S>| [line.lanes.wake_at(), line.sends_at(self.now)].into_iter().flatten().min();
+        ready.or_else(|| self.lines.iter().filter_map(of_line).min())
     }
 
     fn reset(&mut self) {
@@ -428,6 +419,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         self.outdated.clear();
         for line in &mut self.lines {
             line.lanes.clear();
+            line.outbox.clear();
             line.paused_until = None;
         }
     }

@@ -7,6 +7,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
+use super::batch::{self, Part};
 use super::decode::{Checked, Fault, is_number};
 use crate::catalog::row::{IdPlace, NaturalKey};
 use crate::catalog::{Action, Body, Class, DEFAULT_PART, Pages};
@@ -22,6 +23,8 @@ pub(super) struct Plan {
     pub(super) class: Class,
     /// The write; of an upsert, the create.
     pub(super) write: Request,
+    /// What the write is in a request that it shares; none where it needs its own.
+    pub(super) part: Option<Part>,
     /// Statuses of a refusal that means it is already so.
     pub(super) already_so: Vec<u16>,
     /// How the thing can be found again. Always there for class B.
@@ -87,9 +90,11 @@ pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
         _ if appends(action, &body) => Class::C,
         class => class,
     };
+    let write = request(command, action, &body, |name| command.path_id(name))?;
     Ok(Plan {
         class,
-        write: request(command, action, &body, |name| command.path_id(name))?,
+        part: batch::part(command, action, &body, (class, &write)),
+        write,
         already_so: action.already_so.clone(),
         probe,
         update: None,
@@ -122,6 +127,7 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
     Ok(Plan {
         class: Class::B,
         write: request(command, creating, body, |name| command.path_id(name))?,
+        part: None,
         already_so: Vec::new(),
         probe: Some(probe),
         update: Some(Update {
@@ -199,7 +205,7 @@ fn request<'a>(
 
 /// The payload with an id in front, unless it holds the same one already.
 /// `rest` is how many fields it has by now.
-fn with_id(
+pub(super) fn with_id(
     payload: &Bytes,
     body: &Map<String, Value>,
     rest: usize,

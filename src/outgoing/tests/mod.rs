@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::record::OutRecord;
-use crate::model::request::{Answer, Request};
+use crate::model::request::{Answer, Reply, Request};
 use crate::runtime::ports::NotDurable;
 
 const COMMANDS: &str = "bigcommerce.main.commands";
@@ -235,6 +235,11 @@ fn header_of(record: &OutRecord, name: &str) -> Option<String> {
 
 fn update() -> Value {
     json!({"id": "c-1", "entity": "product", "action": "update", "path": {"product_id": 77}, "payload": {"name": "New"}})
+}
+
+/// Of class A as well, and always a request of its own.
+fn note(order: i64) -> Value {
+    json!({"id": "c-1", "entity": "order", "action": "update", "path": {"order_id": order}, "payload": {"staff_notes": "x"}})
 }
 
 fn create() -> Value {

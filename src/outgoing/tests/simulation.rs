@@ -16,6 +16,11 @@ const COMMANDS_OF_A_LIFE: i64 = 40;
 /// About three seconds of a debug build.
 const LIVES: u64 = 60;
 
+/// The offsets of commands that the store refuses whatever they stand among.
+fn is_bad(offset: i64) -> bool {
+    offset % 7 == 3
+}
+
 /// What the simulated store holds, and all that was done to it.
 struct Shop {
     rng: StdRng,
@@ -57,6 +62,15 @@ impl Shop {
 
     fn written(&mut self, request: &Request, cut: bool) -> Reply {
         let body: Value = serde_json::from_slice(request.body.as_ref().unwrap()).unwrap();
+        if let Value::Array(items) = &body {
+            return self.together(items);
+        }
+        if request.path.as_str().starts_with("/v3/catalog/products/")
+            && body["offset"].as_i64().is_some_and(is_bad)
+            && body["sku"].is_null()
+        {
+            return reply(Answer::Invalid, 422, "{}");
+        }
         let is_create = request.path.as_str() == "/v3/catalog/products";
         if is_create {
             let (sku, id) = (body["sku"].as_str().unwrap().to_owned(), self.products.len() as u64 + 1);
@@ -69,6 +83,44 @@ impl Shop {
         }
         self.effects.push((self.crashes, body["offset"].as_i64().unwrap()));
         done(r#"{"data":{"id":1}}"#)
+    }
+
+    /// Updates of several products: a bad one refuses the lot, or itself, and says so in one way or another. Now and
+    /// then a good one is left out without a word.
+    fn together(&mut self, items: &[Value]) -> Reply {
+        let offset = |item: &Value| item["offset"].as_i64().unwrap();
+        let mut ids: Vec<&Value> = items.iter().map(|item| &item["id"]).collect();
+        ids.sort_by_key(|id| id.as_i64());
+        assert!(ids.windows(2).all(|two| two[0] != two[1]), "a product twice: {items:?}");
+        let bad = items.iter().position(|item| is_bad(offset(item)));
+        let shape = self.rng.random_range(0..6);
+        match (bad, shape) {
+            (Some(at), 0) => {
+                return reply(
+                    Answer::Invalid,
+                    422,
+                    &json!({"errors": {format!("{at}.name"): "x"}}).to_string(),
+                );
+            }
+            (Some(_), 1) => return reply(Answer::Invalid, 422, "<html>no</html>"),
+            (Some(_), 2) => return reply(Answer::Invalid, 413, ""),
+            (Some(_), 3) => return doubtful(),
+            (Some(_) | None, _) => {}
+        }
+        let left_out = self.rng.random_range(0..20);
+        let good = items.iter().enumerate().filter(|(at, item)| *at != left_out && !is_bad(offset(item)));
+        let good: Vec<&Value> = good.map(|(_, item)| item).collect();
+        self.effects.extend(good.iter().map(|item| (self.crashes, offset(item))));
+        let rows: Vec<Value> =
+            good.iter().map(|item| json!({"id": item["id"], "offset": item["offset"]})).collect();
+        let errors: Vec<Value> =
+            bad.iter().map(|at| json!({"status": 422, "id": items[*at]["id"]})).collect();
+        let body = json!({"data": rows, "errors": errors}).to_string();
+        match (bad, shape) {
+            (None, _) => done(&body),
+            (Some(_), 4) => reply(Answer::Partial, 207, &body),
+            (Some(_), _) => reply(Answer::Invalid, 422, &body),
+        }
     }
 }
 
@@ -149,7 +201,7 @@ impl Life {
         let config = OutgoingConfig {
             routes: vec![route(store)],
             catalog: CATALOG.clone(),
-            limits: Limits { lanes, ..Limits::default() },
+            limits: Limits { lanes, requests: 3, ..Limits::default() },
         };
         Outgoing::new(config, log.clone(), Arc::new(|| 1_000))
     }
@@ -171,7 +223,7 @@ impl Life {
                 let jobs = self.path.start(self.now);
                 self.jobs.extend(jobs);
                 self.jobs.shuffle(&mut self.rng);
-                assert!(self.jobs.len() + self.brought.len() <= 3, "more runs at once than may");
+                assert!(self.jobs.len() + self.brought.len() <= 6, "more runs at once than may");
             }
             45..65 => {
                 let job = self.jobs.pop();
@@ -238,6 +290,10 @@ impl Life {
                 self.commands[usize::try_from(*offset).unwrap()].1,
             );
             let outcome = got["outcome"].as_str().unwrap();
+            if class == "A" {
+                let is_sound = outcome == "applied" || is_bad(*offset) && effects == 0;
+                assert!(is_sound || got["reason"] == "denied", "{offset} {effects}: {got}");
+            }
             match class {
                 "B" | "C" => assert!(effects <= 1, "{class} {offset} took effect {effects} times: {got}"),
                 _ => {}

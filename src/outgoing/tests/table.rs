@@ -230,14 +230,13 @@ fn a_store_that_never_makes_sense_uses_up_the_budget_and_no_more() {
 #[test]
 fn a_busy_store_uses_up_no_attempt_and_holds_no_slot() {
     let store = FakeStore::new(|request, number| match request.path.as_str() {
-        "/v3/catalog/products/1" if number < 100 => busy(),
+        "/v2/orders/1" if number < 100 => busy(),
         _ => done("{}"),
     });
     let mut bench = Bench::new(store);
     for offset in 0..200 {
-        let id = if offset < 16 { 1 } else { offset };
-        let value =
-            json!({"entity": "product", "action": "update", "path": {"product_id": id}, "payload": {}});
+        let mut value = note(if offset < 16 { 1 } else { offset });
+        value["id"] = json!(offset.to_string());
         bench.accept(record(offset, None, Some(value.to_string().as_bytes())));
     }
     bench.run();
@@ -258,9 +257,9 @@ fn a_bad_token_pauses_the_store_and_not_its_neighbour() {
         bench.accept(record(
             offset,
             None,
-            Some(update().to_string().replace("c-1", &offset.to_string()).as_bytes()),
+            Some(note(1).to_string().replace("c-1", &offset.to_string()).as_bytes()),
         ));
-        let of_other = update().to_string().replace("c-1", &format!("other-{offset}"));
+        let of_other = note(1).to_string().replace("c-1", &format!("other-{offset}"));
         let mut of_other = record(offset, None, Some(of_other.as_bytes()));
         of_other.position.partition.topic = "other".into();
         bench.accept(of_other);
@@ -311,8 +310,6 @@ fn a_crash_between_intent_and_outcome_parks_class_c_and_probes_class_b() {
         let mut bench = Bench::new(FakeStore::scripted(vec![done("{}")]));
         bench.accept(command(1, &value));
         // The intent is durable and the request was sent; what it brought is lost.
-        let intent = bench.path.start(bench.now).remove(0);
-        bench.path.finish(block_on(intent), bench.now);
         block_on(bench.path.start(bench.now).remove(0));
         bench.store = FakeStore::scripted(next);
         let mut bench = bench.crash();
@@ -367,10 +364,10 @@ fn a_dead_letter_that_is_replayed_is_tried_again_and_an_applied_command_is_not()
 #[test]
 fn a_job_of_an_earlier_assignment_is_nobodys() {
     let mut bench = Bench::new(FakeStore::new(|_, _| done("{}")));
-    bench.accept(command(1, &update()));
+    bench.accept(command(1, &note(1)));
     let late = bench.path.start(bench.now).remove(0);
     bench.path.reset();
-    bench.accept(command(1, &update()));
+    bench.accept(command(1, &note(1)));
     let current = bench.path.start(bench.now).remove(0);
     assert!(bench.path.finish(block_on(late), bench.now).is_empty());
     assert_eq!(bench.path.finish(block_on(current), bench.now).len(), 1);

@@ -57,8 +57,12 @@ impl Group {
         for owner in self.joined.iter().filter(|_| self.is_rebalancing) {
             self.members.insert(*owner, now);
         }
-        let dead: Vec<usize> =
-            self.members.iter().filter(|(_, heard)| now - **heard > SESSION).map(|(owner, _)| *owner).collect();
+        let dead: Vec<usize> = self
+            .members
+            .iter()
+            .filter(|(_, heard)| now - **heard > SESSION)
+            .map(|(owner, _)| *owner)
+            .collect();
         dead.into_iter().for_each(|owner| self.leave(owner));
         if self.is_rebalancing && self.members.keys().all(|owner| self.joined.contains(owner)) {
             self.generation += 1;
@@ -177,7 +181,8 @@ impl World {
         let owner = &mut self.owners[at];
         owner.lease.end();
         owner.requests.clear();
-        (owner.state, owner.tenure, owner.leaves_by, owner.is_stopping) = (State::Dead(back), None, None, false);
+        (owner.state, owner.tenure, owner.leaves_by, owner.is_stopping) =
+            (State::Dead(back), None, None, false);
     }
 
     fn step(&mut self) {
@@ -317,7 +322,8 @@ fn no_two_owners_have_requests_on_their_way_and_somebody_always_gets_to_send() {
         while world.now < MINUTES * 60_000 {
             if world.now >= churn_at {
                 world.churn();
-                churn_at = world.now + if seed % 2 == 0 { 10_000 } else { world.rng.random_range(500..20_000) };
+                churn_at =
+                    world.now + if seed % 2 == 0 { 10_000 } else { world.rng.random_range(500..20_000) };
             }
             world.step();
         }

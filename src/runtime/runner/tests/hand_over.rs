@@ -228,7 +228,8 @@ async fn run(world: &Arc<World>, takes: u64, events: Vec<(u64, Consumed)>, stop:
 #[tokio::test(start_paused = true)]
 async fn a_partition_is_opened_by_its_first_record_and_given_up_after_its_last_request() {
     let world = World::with(None);
-    let events = vec![(0, assigned()), (3, record(7)), (5, record(8)), (6, Consumed::Revoked), (8, assigned())];
+    let events =
+        vec![(0, assigned()), (3, record(7)), (5, record(8)), (6, Consumed::Revoked), (8, assigned())];
     let log = run(&world, 20, events, 40).await;
     let expected = [
         "3 committed 7 open",
