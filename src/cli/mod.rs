@@ -9,6 +9,7 @@ mod ends;
 mod follow;
 mod halted;
 pub mod hooks;
+mod mapping_tests;
 mod run;
 mod sandbox;
 pub mod schema;
@@ -97,6 +98,8 @@ enum Command {
     /// Puts one command on the topic, and waits for its result if asked to.
     #[command(after_help = send::EXAMPLES)]
     Send(send::Args),
+    /// Runs the tests of mappings that stand in the settings.
+    Test(mapping_tests::Args),
     /// Has a running bridge publish all that a store holds, while callbacks go on.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
@@ -185,6 +188,7 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Validate(args) => store::validate(args, output).await,
         Command::Hooks(command) => hooks::run(command, output).await,
         Command::Send(args) => send::run(args, output).await,
+        Command::Test(args) => mapping_tests::run(&args, output),
         Command::Snapshot(command) => snapshot::run(command, output).await,
         Command::Sync(args) => sync::run(args, output).await,
         Command::Halted(command) => halted::run(command, output).await,

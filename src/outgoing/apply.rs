@@ -4,6 +4,8 @@
 //! twice, never sends one of class B again before two probes did not find it, and never sends either before its
 //! intent is durable. Whatever the store answers, each command ends: budgets bound every way to go round.
 
+mod guarded;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -95,6 +97,8 @@ pub(super) struct Last {
 #[derive(Debug, Clone)]
 enum Phase {
     Intent,
+    /// Of a guarded command: the read before each write.
+    Guard,
     Probe,
     Write,
     /// Of an upsert: the update of what the probe found.
@@ -134,8 +138,10 @@ impl Applying {
     /// A command whose first step is asked for by [`Applying::step`]. `intent_found`: an earlier process made its
     /// intent durable, and nothing tells how it ended.
     pub(super) fn new(plan: Plan, budget: Budget, intent_found: bool, now: Instant) -> Self {
-        let in_doubt = intent_found && plan.class != Class::A;
+        let in_doubt = intent_found && (plan.class != Class::A || plan.guard.is_some());
         let phase = match plan.class {
+            Class::A if plan.guard.is_some() && in_doubt => Phase::Guard,
+            Class::A if plan.guard.is_some() => Phase::Intent,
             Class::A => Phase::Write,
             Class::B if in_doubt => Phase::Probe,
             Class::B | Class::C => Phase::Intent,
@@ -176,6 +182,7 @@ impl Applying {
                 Some(probe) => Step::Send(probe.request.clone()),
                 None => self.end(Outcome::Unknown, Reason::InDoubt, "nothing tells how to find it again"),
             },
+            Phase::Guard => self.send_guard(),
             Phase::Write => {
                 self.attempts += 1;
                 Step::Send(self.plan.write.clone())
@@ -191,7 +198,7 @@ impl Applying {
     pub(super) fn on_intent(&mut self, durable: bool, now: Instant, draw: f64) -> Step {
         if durable {
             self.patience = 0;
-            self.phase = if self.plan.update.is_some() { Phase::Probe } else { Phase::Write };
+            self.phase = self.after_intent();
             return self.step();
         }
         self.be_patient(Duration::ZERO, "its intent could not be made durable", now, draw)
@@ -203,6 +210,8 @@ impl Applying {
             let Reply { status, body, request_id, .. } = &reply;
             self.last = Some(Last { status: *status, body: body.clone(), request_id: request_id.clone() });
         }
+        let phase = self.phase.clone();
+        self.guard_again();
         match reply.answer {
             Answer::Busy { after } => return self.be_patient(after, &reply.detail, now, draw),
             Answer::Unauthorized => return self.await_token(&reply.detail, now),
@@ -215,7 +224,8 @@ impl Applying {
             | Answer::Doubtful => {}
         }
         (self.patience, self.unauthorized_since) = (0, None);
-        match self.phase.clone() {
+        match phase {
+            Phase::Guard => self.on_guarded(&reply, now, draw),
             Phase::Probe => self.on_probed(reply, now, draw),
             Phase::Write => self.on_written(reply, now, draw),
             Phase::Update { id, .. } => self.on_updated(id, reply, now, draw),

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Map, Value};
 
 use super::decode::{Checked, Fault, is_number};
+use super::guard::{Guard, guard};
 use crate::catalog::row::{IdPlace, NaturalKey};
 use crate::catalog::{Action, Body, Class, DEFAULT_PART, Pages};
 use crate::model::reason::Reason;
@@ -28,6 +29,8 @@ pub(super) struct Plan {
     pub(super) probe: Option<Probe>,
     /// Of an upsert: what is sent when the thing was found.
     pub(super) update: Option<Update>,
+    /// What is read before the write. Never of an upsert or of class B; a guarded command is written alone.
+    pub(super) guard: Option<Guard>,
 }
 
 /// A read that finds a thing by its natural key.
@@ -43,10 +46,10 @@ pub(super) struct Probe {
 /// The update of an upsert, but for the id that the probe finds.
 #[derive(Debug, Clone)]
 pub(super) struct Update {
-    command: Checked,
-    action: usize,
+    pub(super) command: Checked,
+    pub(super) action: usize,
     /// The name of the id that the probe finds.
-    id: String,
+    pub(super) id: String,
     /// A or C.
     pub(super) class: Class,
     pub(super) already_so: Vec<u16>,
@@ -93,6 +96,7 @@ pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
         already_so: action.already_so.clone(),
         probe,
         update: None,
+        guard: guard(command, class)?,
     })
 }
 
@@ -118,6 +122,8 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
             format!("the update of {} does not take one id, so an upsert cannot use it", entity.name);
         return Err((Reason::UnknownAction, detail));
     };
+    // Refused here, if there is one: an upsert does not know the thing.
+    let guard = guard(command, Class::B)?;
     let class = if updating.class == Class::A && !appends(updating, body) { Class::A } else { Class::C };
     Ok(Plan {
         class: Class::B,
@@ -131,6 +137,7 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
             class,
             already_so: updating.already_so.clone(),
         }),
+        guard,
     })
 }
 
@@ -199,7 +206,7 @@ fn request<'a>(
 
 /// The payload with an id in front, unless it holds the same one already.
 /// `rest` is how many fields it has by now.
-fn with_id(
+pub(super) fn with_id(
     payload: &Bytes,
     body: &Map<String, Value>,
     rest: usize,

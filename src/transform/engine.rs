@@ -114,22 +114,23 @@ fn compile_here(text: &str, variables: &[&'static str]) -> Result<(Program, Shap
     let filter = Compiler::default()
         .with_funs(natives)
         .with_global_vars(variables.iter().copied())
-        .compile(modules).map_err(|errors| {
-        let first = errors.into_iter().flat_map(|(_, undefined)| undefined).next();
-        let Some((name, kind)) = first else {
-            return at(text, text, "expression cannot be compiled".to_owned());
-        };
-        let note = if FORBIDDEN.contains(&name)
-            || FORBIDDEN_DEFS.contains(&name)
-            || name == "$ENV"
-            || name == "inputs"
-        {
-            " (a mapping sees its input only: no clock, environment, further inputs or output)"
-        } else {
-            ""
-        };
-        at(text, name, format!("undefined {} {name}{note}", kind.as_str()))
-    })?;
+        .compile(modules)
+        .map_err(|errors| {
+            let first = errors.into_iter().flat_map(|(_, undefined)| undefined).next();
+            let Some((name, kind)) = first else {
+                return at(text, text, "expression cannot be compiled".to_owned());
+            };
+            let note = if FORBIDDEN.contains(&name)
+                || FORBIDDEN_DEFS.contains(&name)
+                || name == "$ENV"
+                || name == "inputs"
+            {
+                " (a mapping sees its input only: no clock, environment, further inputs or output)"
+            } else {
+                ""
+            };
+            at(text, name, format!("undefined {} {name}{note}", kind.as_str()))
+        })?;
     Ok((Program { filter, variables: variables.len() }, shape))
 }
 

@@ -7,6 +7,7 @@
 
 mod engine;
 mod limits;
+mod record;
 mod rewrite;
 mod shape;
 mod value;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 pub use limits::Limits;
+pub use record::{RECORD_VARIABLES, variables};
 pub use shape::Shape;
 
 /// A compiled mapping. Cheap to clone; `Debug` and `Display` give its text.
@@ -105,9 +107,7 @@ impl Mapping {
     pub fn run_with(&self, input: &Value, variables: &[Value]) -> Result<Value, MappingError> {
         match &self.program {
             None => Ok(input.clone()),
-            Some(program) => {
-                engine::run(program, &Given { input, variables }, &Limits::default(), &|| false)
-            }
+            Some(program) => engine::run(program, &Given { input, variables }, &Limits::default(), &|| false),
         }
     }
 
