@@ -18,6 +18,7 @@ use crate::kafka::append::IntakeProducer;
 use crate::kafka::tail::Tail;
 use crate::model::command::{Command, CommandResult, Outcome};
 use crate::model::record::OutRecord;
+use crate::outgoing::needed_ids;
 
 /// How long the topic may take to acknowledge.
 const APPEND_DEADLINE: Duration = Duration::from_secs(10);
@@ -157,7 +158,7 @@ fn command(args: &Args, settings: &Settings) -> Result<Command> {
     let action = entity
         .action(&args.action)
         .with_context(|| format!("{:?} has no action {:?}; it has {}", entity.name, args.action, names()))?;
-    let path_ids = action.path_ids();
+    let path_ids = needed_ids(entity, action);
     let mut path = Map::new();
     for id in &args.id {
         let (name, value) = match (id.split_once('='), path_ids.as_slice()) {

@@ -438,7 +438,8 @@ impl Applying {
             last: self.last.take(),
             found: None,
             found_id: None,
-            attempts: self.attempts,
+            // What was applied was sent, be it by a process before this one.
+            attempts: self.attempts.max(u32::from(outcome == Outcome::Applied)),
             class: self.plan.class,
         }
     }

@@ -1,5 +1,7 @@
 //! Guarded commands: nothing is written over a change, and a command's own change does not stand in its way.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const BEFORE: &str = "2026-01-01T00:00:00+00:00";
@@ -156,6 +158,7 @@ fn a_restart_after_the_write_does_not_run_into_its_own_change() {
         let mut next = bench.crash();
         let result = next.apply(&guarded());
         assert_eq!(outcome(&result), expected);
+        assert_eq!(result["attempts"], u32::from(name == "New"), "what was applied was sent");
         assert_eq!(next.store.sent(), [READ, WRITE, READ]);
     }
 }
@@ -166,4 +169,88 @@ fn a_guarded_command_that_ended_is_answered_again_without_a_read() {
     assert_eq!(outcome(&bench.apply(&guarded())).0, "applied");
     assert_eq!(outcome(&bench.apply(&guarded())).0, "applied");
     assert_eq!(bench.store.sent().len(), 2);
+}
+
+/// What befalls a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Fine,
+    Busy,
+    /// It is lost before the store sees it.
+    CutBefore,
+    /// The store commits, and the answer is lost.
+    CutAfter,
+    /// Somebody else changes the thing first. Never right before a write: nothing could be done about that.
+    ChangeBefore,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    version: u32,
+    ours: bool,
+    our_writes: u32,
+    other_writes: u32,
+    cuts: u32,
+    overwritten: bool,
+}
+
+impl World {
+    fn answer(&mut self, request: &Request, fate: Fate) -> Reply {
+        let is_write = request.method.as_str() == "PUT";
+        if fate == Fate::ChangeBefore && !is_write {
+            (self.version, self.ours, self.other_writes) = (self.version + 1, false, self.other_writes + 1);
+        }
+        if matches!(fate, Fate::Busy) {
+            return busy();
+        }
+        self.cuts += u32::from(matches!(fate, Fate::CutBefore | Fate::CutAfter));
+        if fate == Fate::CutBefore {
+            return doubtful();
+        }
+        if is_write {
+            self.overwritten |= self.version > 0 && !self.ours;
+            (self.version, self.ours, self.our_writes) = (self.version + 1, true, self.our_writes + 1);
+        }
+        if fate == Fate::CutAfter {
+            return doubtful();
+        }
+        let name = if self.ours { "New" } else { "Other" };
+        product(&format!("2026-01-01T00:00:{:02}+00:00", self.version), name)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever befalls its requests, a guarded command overwrites no change, and says no more than it knows.
+    #[test]
+    fn a_guarded_command_overwrites_no_change_and_tells_the_truth(
+        fates in prop::collection::vec(
+            prop_oneof![
+                3 => Just(Fate::Fine), 1 => Just(Fate::Busy), 1 => Just(Fate::CutBefore), 2 => Just(Fate::CutAfter),
+                1 => Just(Fate::ChangeBefore)
+            ],
+            0..10,
+        )
+    ) {
+        let world = Arc::new(Mutex::new(World::default()));
+        let (inside, fates_of) = (world.clone(), fates.clone());
+        let store = FakeStore::new(move |request, number| {
+            let fate = fates_of.get(number - 1).copied().unwrap_or(Fate::Fine);
+            inside.lock().unwrap().answer(request, fate)
+        });
+        let result = Bench::new(store).apply(&guarded());
+        let world = world.lock().unwrap();
+        prop_assert!(!world.overwritten, "{fates:?}: {world:?}");
+        match outcome(&result) {
+            ("applied", _) => prop_assert!(world.our_writes > 0, "{fates:?}: {world:?}"),
+            ("rejected", "stale") => {
+                prop_assert!(world.our_writes == 0 && world.other_writes > 0, "{fates:?}: {world:?}");
+            }
+            ("unknown", "in_doubt") => {
+                prop_assert!(world.cuts > 0 && world.other_writes > 0, "{fates:?}: {world:?}");
+            }
+            other => prop_assert!(false, "{other:?} after {fates:?}: {world:?}"),
+        }
+    }
 }
