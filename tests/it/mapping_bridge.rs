@@ -118,7 +118,8 @@ async fn a_dry_run_tells_what_it_would_send_and_the_same_id_is_applied_later() {
     results.values().for_each(|result| assert_valid("result", result));
     assert_eq!(
         results["d-1"]["request"],
-        json!({ "method": "PUT", "path": "/v3/catalog/products/7", "query": { "include_fields": "name" }, "body": { "name": "Dry" } })
+        json!({ "method": "PUT", "path": "/v3/catalog/products/7", "query": { "include_fields": "name" }, "body": { "name": "Dry" },
+            "batch": { "method": "PUT", "path": "/v3/catalog/products", "max": 10 } })
     );
     assert_eq!(results["d-2"]["request"]["update"]["method"], "PUT");
     assert_eq!(results["d-3"]["reason"], "bad_id");

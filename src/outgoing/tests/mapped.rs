@@ -167,7 +167,8 @@ fn a_dry_run_tells_the_request_and_refuses_what_is_wrong() {
     assert_eq!(got["class"], "A");
     assert_eq!(
         got["request"],
-        json!({"method": "PUT", "path": "/v3/catalog/products/77", "body": {"name": "New"}})
+        json!({"method": "PUT", "path": "/v3/catalog/products/77", "body": {"name": "New"},
+            "batch": {"method": "PUT", "path": "/v3/catalog/products", "max": 10}})
     );
     let wrong = json!({"entity": "product", "action": "delete", "path": {"product_id": ""}});
     assert_eq!((&dry(&wrong)["outcome"], &dry(&wrong)["reason"]), (&json!("rejected"), &json!("bad_id")));
