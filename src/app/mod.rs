@@ -22,7 +22,7 @@ mod leader;
 mod load;
 mod meters;
 mod names;
-mod outgoing;
+pub(crate) mod outgoing;
 mod receiving;
 mod reload;
 mod scheduler;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::catalog::{BadCatalog, Catalog, Entity, Fault, Scope};
-use crate::config::{EntityNames, RowFault};
+use crate::catalog::{BadCatalog, Body, Catalog, Entity, Fault, Scope};
+use crate::config::{CommandParts, EntityNames, RowFault};
+use crate::outgoing::needed_ids;
 use crate::scheduler::scan::{Level, levels};
 
 impl EntityNames for Catalog {
@@ -53,6 +54,13 @@ impl EntityNames for Catalog {
 
     fn actions(&self, entity: &str) -> Vec<String> {
         self.entity(entity).map(|e| e.action.iter().map(|a| a.name.clone()).collect()).unwrap_or_default()
+    }
+
+    fn command_parts(&self, entity: &str, action: &str) -> Option<CommandParts> {
+        let entity = self.entity(entity)?;
+        let action = entity.action(action)?;
+        let ids = needed_ids(entity, action).into_iter().map(str::to_owned).collect();
+        Some(CommandParts { ids, payload: !matches!(action.body, Body::None | Body::ArrayOfId) })
     }
 
     fn is_readable(&self, entity: &str) -> bool {

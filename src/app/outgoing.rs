@@ -3,17 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use serde_json::{Value, json};
 
 use super::load::Load;
 use super::topics::StoreTopics;
 use crate::bigcommerce::StoreClient;
 use crate::config::{OutgoingSettings, Route as RouteKind, StoreSettings};
 use crate::kafka::append::IntakeProducer;
-use crate::model::record::InRecord;
-use crate::outgoing::{Filter, Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, Topics};
+use crate::outgoing::{Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, To, Topics};
 use crate::telemetry::{Clock, SystemClock};
-use crate::transform;
 
 /// The stage of a store, and the topics that it consumes.
 pub(super) fn stage(
@@ -40,8 +37,7 @@ pub(super) fn stage(
             client: client.clone(),
             topics: out.clone(),
             fixed: fixed(entry),
-            filter: entry.filter.as_ref().map(filter),
-            mapping: mapping(&entry.transform),
+            mapping: mapping(entry),
             on_failure: OnFailure::Skip,
             dry_run: entry.dry_run,
         })
@@ -51,7 +47,8 @@ pub(super) fn stage(
     Ok((Outgoing::new(config, appender, Arc::new(|| SystemClock.wall_ms())), consumed))
 }
 
-fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
+/// What the records of a topic leave out.
+pub(crate) fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
     match &entry.route {
         RouteKind::Commands => None,
         RouteKind::Mapped { entity, action } => {
@@ -60,31 +57,14 @@ fn fixed(entry: &OutgoingSettings) -> Option<Fixed> {
     }
 }
 
-/// Which records are commands. One that is no JSON passes: decoding says what is wrong with it.
-fn filter(filter: &transform::Mapping) -> Arc<Filter> {
-    let filter = filter.clone();
-    Arc::new(move |record: &InRecord| {
-        let Ok(value) = serde_json::from_slice(record.value.as_deref().unwrap_or(b"null")) else {
-            return Ok(true);
-        };
-        let answer = filter.run(&value).map_err(|e| format!("the filter failed: {e}"))?;
-        Ok(!matches!(answer, Value::Null | Value::Bool(false)))
-    })
-}
-
-/// The mapping of a record's value to a command; none where it changes nothing.
-fn mapping(transform: &transform::Mapping) -> Option<Arc<Mapping>> {
-    if transform.is_identity() {
-        return None;
-    }
-    let transform = transform.clone();
-    Some(Arc::new(move |record: &InRecord| {
-        let value: Value = match record.value.as_deref() {
-            Some(bytes) => {
-                serde_json::from_slice(bytes).map_err(|e| format!("the value is not JSON: {e}"))?
-            }
-            None => json!(null),
-        };
-        transform.run(&value).map_err(|e| e.to_string())
-    }))
+/// How the records of a topic become commands.
+pub(crate) fn mapping(entry: &OutgoingSettings) -> Mapping {
+    let to = if !entry.parts.is_empty() {
+        To::Parts(entry.parts.clone())
+    } else if entry.transform.is_identity() {
+        To::AsIs
+    } else {
+        To::Object(entry.transform.clone())
+    };
+    Mapping { filter: entry.filter.clone(), to }
 }

@@ -10,6 +10,7 @@ mod ends;
 mod follow;
 mod halted;
 pub mod hooks;
+mod mapping_tests;
 mod run;
 mod sandbox;
 pub mod schema;
@@ -101,6 +102,8 @@ enum Command {
     /// What could not be processed: look at it, replay it, delete it.
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Runs the tests of mappings that stand in the settings.
+    Test(mapping_tests::Args),
     /// Has a running bridge publish all that a store holds, while callbacks go on.
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
@@ -190,6 +193,7 @@ async fn carry_out(cli: Cli) -> ExitCode {
         Command::Hooks(command) => hooks::run(command, output).await,
         Command::Send(args) => send::run(args, output).await,
         Command::Dlq(command) => dlq::run(command, output).await,
+        Command::Test(args) => mapping_tests::run(&args, output),
         Command::Snapshot(command) => snapshot::run(command, output).await,
         Command::Sync(args) => sync::run(args, output).await,
         Command::Halted(command) => halted::run(command, output).await,

@@ -18,9 +18,8 @@ use crate::kafka::append::IntakeProducer;
 use crate::kafka::tail::Tail;
 use crate::model::command::{Command, CommandResult, Outcome};
 use crate::model::record::OutRecord;
+use crate::outgoing::needed_ids;
 
-/// How long `--wait` waits.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the topic may take to acknowledge.
 const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -28,7 +27,8 @@ const APPEND_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const EXAMPLES: &str = "\
 Examples:
   bcbridge send main update product --id 77 --payload product.json --wait
-  bcbridge send main delete customer --id customer_id=42";
+  bcbridge send main delete customer --id customer_id=42
+  bcbridge send main update order --id 250 --payload - --expected-version 2026-01-31T08:00:00Z --wait --timeout 30s";
 
 /// Arguments of `send`.
 #[derive(Debug, clap::Args)]
@@ -56,9 +56,18 @@ pub(super) struct Args {
     /// The record's key: what has the same key is applied in order. Default: the entity and its ids.
     #[arg(long)]
     key: Option<String>,
-    /// Waits for the result; the exit code tells whether it was applied.
+    /// Applied only if the thing did not change after this date, as in 2026-01-31T08:00:00Z.
+    #[arg(long, value_name = "DATE")]
+    if_unmodified_since: Option<String>,
+    /// Applied only if the thing has this version: its date of change, or `bc_version` of its record.
+    #[arg(long, value_name = "VERSION")]
+    expected_version: Option<String>,
+    /// Waits for the result; exit code 0 if it was applied or is of a dry run, 1 if not.
     #[arg(long)]
     wait: bool,
+    /// How long to wait.
+    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = super::demo::time, requires = "wait")]
+    timeout: Duration,
 }
 
 pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
@@ -97,15 +106,19 @@ pub(super) async fn run(args: Args, output: Output) -> Result<ExitCode> {
         super::say(format_args!("{id}"))?;
         return Ok(ExitCode::SUCCESS);
     };
-    let found = tail.find(PATIENCE, |record| {
+    let found = tail.find(args.timeout, |record| {
         let result: CommandResult = serde_json::from_slice(record.value.as_deref()?).ok()?;
         (result.id == id).then_some(result)
     });
     let Some(result) = found.await? else {
-        bail!("no result of {id} within {} s; is the bridge running?", PATIENCE.as_secs());
+        let seconds = args.timeout.as_secs();
+        bail!(
+            "no result of {id} within {seconds} s; is the bridge running? The command stays on {} until it is",
+            topics.commands
+        );
     };
     show(&result, output)?;
-    let applied = matches!(result.outcome, Outcome::Applied);
+    let applied = matches!(result.outcome, Outcome::Applied | Outcome::DryRun);
     Ok(if applied { ExitCode::SUCCESS } else { ExitCode::from(super::EXIT_FAILURE) })
 }
 
@@ -117,8 +130,14 @@ fn show(result: &CommandResult, output: Output) -> Result<()> {
             let resource = result.resource_id.as_deref().unwrap_or("-");
             let (outcome, attempts) = (result.outcome.name(), result.attempts);
             super::say(format_args!("{outcome}  status {status}  resource {resource}  attempts {attempts}"))?;
-            if let Some(detail) = &result.detail {
+            if let Some(reason) = &result.reason {
+                super::say(format_args!("{reason}: {}", result.detail.as_deref().unwrap_or("-")))?;
+            } else if let Some(detail) = &result.detail {
                 super::say(format_args!("{detail}"))?;
+            }
+            if let Some(request) = &result.request {
+                let request: Value = serde_json::from_str(request.get())?;
+                super::say(format_args!("would send {}", serde_json::to_string_pretty(&request)?))?;
             }
         }
     }
@@ -139,7 +158,7 @@ fn command(args: &Args, settings: &Settings) -> Result<Command> {
     let action = entity
         .action(&args.action)
         .with_context(|| format!("{:?} has no action {:?}; it has {}", entity.name, args.action, names()))?;
-    let path_ids = action.path_ids();
+    let path_ids = needed_ids(entity, action);
     let mut path = Map::new();
     for id in &args.id {
         let (name, value) = match (id.split_once('='), path_ids.as_slice()) {
@@ -168,6 +187,8 @@ fn command(args: &Args, settings: &Settings) -> Result<Command> {
         path,
         query,
         payload,
+        if_unmodified_since: args.if_unmodified_since.clone(),
+        expected_version: args.expected_version.clone(),
     })
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::defaults;
+use super::examples;
 use super::kafka::{key_template, template};
 use super::mistake::Mistake;
 use super::section::{Reading, Section, closest, found, quoted, scalar};
@@ -36,6 +37,7 @@ pub(super) const KEYS: &[&str] = &[
     "format",
     "topic",
     "key",
+    "tests",
 ];
 pub(super) const POLL_KEYS: &[&str] = &["every", "at_start", "full"];
 pub(super) const SWEEP_KEYS: &[&str] = &["every", "full"];
@@ -100,6 +102,7 @@ fn plain(cx: &Reading<'_>, entity: String, kafka: &KafkaSettings) -> IncomingSet
         format: RecordFormat::CloudEvents,
         topic: kafka.topics.names.entity.clone(),
         key: kafka.topics.key.clone(),
+        tests: Vec::new(),
     }
 }
 
@@ -148,6 +151,7 @@ fn entry(
         format: section.choice(cx, "format", &FORMATS).unwrap_or(base.format),
         topic: template(cx, section, "topic", &of_topic).unwrap_or(base.topic),
         key: key_template(cx, section).unwrap_or(base.key),
+        tests: examples::read(cx, section, examples::INCOMING_KEYS),
         entity: known,
     };
     entity.map(|_| settings)

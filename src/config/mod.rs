@@ -7,6 +7,7 @@
 
 mod catalog;
 pub mod defaults;
+mod examples;
 mod expand;
 mod incoming;
 mod kafka;
@@ -18,6 +19,7 @@ mod raw;
 mod receiver;
 mod section;
 mod settings;
+mod shape;
 mod stores;
 mod template;
 mod tree;
@@ -25,7 +27,7 @@ mod values;
 
 pub use load::{Source, find, load, load_source, load_str};
 pub use mistake::{ConfigErrors, Mistake, MistakeRow, Mistakes};
-pub use names::{EntityNames, RowFault};
+pub use names::{CommandParts, EntityNames, RowFault};
 pub use raw::schema;
 pub(crate) use section::closest;
 pub use settings::*;

@@ -10,6 +10,15 @@ pub struct RowFault {
     pub what: String,
 }
 
+/// What a command of an action has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandParts {
+    /// The ids of its `path`: all of them, and no others.
+    pub ids: Vec<String>,
+    /// It has a payload; else it must not have one.
+    pub payload: bool,
+}
+
 /// Names known to the catalogue. Every method takes the name as it stands in the catalogue, except
 /// [`EntityNames::resolve`], which takes what a person wrote.
 pub trait EntityNames {
@@ -36,6 +45,10 @@ pub trait EntityNames {
     }
     /// The actions of an entity.
     fn actions(&self, entity: &str) -> Vec<String>;
+    /// What a command of an action has; none where nothing is known of it.
+    fn command_parts(&self, _entity: &str, _action: &str) -> Option<CommandParts> {
+        None
+    }
     /// The entities that are bridged when the file has no `incoming`.
     fn incoming_default(&self) -> Vec<String> {
         self.all().into_iter().filter(|entity| !self.scopes(entity).is_empty()).collect()

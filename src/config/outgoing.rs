@@ -1,19 +1,29 @@
 //! `outgoing:`: which topics are read, and how their records become commands.
 
-use serde_json::Value as Json;
-
 use super::incoming::{entity, store};
 use super::mistake::Mistake;
 use super::section::{Reading, Section, closest, quoted};
-use super::settings::{KafkaSettings, MappingTest, OnFailure, OutgoingSettings, Route, StoreSettings};
+use super::settings::{KafkaSettings, OnFailure, OutgoingSettings, Route, StoreSettings};
 use super::template::Fill;
-use super::tree::{Node, Scalar, ScalarKind, Value};
-use super::values;
+use super::{examples, shape, values};
 use crate::transform::Mapping;
 
-pub(super) const KEYS: &[&str] =
-    &["topic", "store", "entity", "action", "filter", "transform", "on_failure", "dry_run", "tests"];
-pub(super) const TEST_KEYS: &[&str] = &["name", "in", "out"];
+pub(super) const KEYS: &[&str] = &[
+    "topic",
+    "store",
+    "entity",
+    "action",
+    "filter",
+    "transform",
+    "path",
+    "query",
+    "payload",
+    "on_failure",
+    "dry_run",
+    "tests",
+];
+/// The parts of a request that may have an expression of their own.
+const PARTS: [&str; 3] = ["path", "query", "payload"];
 
 pub(super) fn read(
     cx: &mut Reading<'_>,
@@ -47,6 +57,7 @@ fn commands(kafka: &KafkaSettings, store: &StoreSettings) -> OutgoingSettings {
         route: Route::Commands,
         filter: None,
         transform: Mapping::identity(),
+        parts: Vec::new(),
         on_failure: OnFailure::Skip,
         dry_run: false,
         tests: Vec::new(),
@@ -79,23 +90,40 @@ fn entry(
         let text = "accepted, not active in this release: a failed command does not hold up its key";
         cx.warnings.push(format!("{at}: on_failure: halt-key: {text}"));
     }
-    let filter = section.mapping(cx, "filter").filter(|filter| !filter.is_identity());
-    let transform = section.mapping(cx, "transform").unwrap_or_else(Mapping::identity);
-    let dry_run = section.flag(cx, "dry_run").unwrap_or(false);
-    let tests = tests(cx, section);
-    if !tests.is_empty() {
-        cx.warnings.push(format!("{}: tests: accepted, not run in this release", section.path));
+    let filter = section.record_mapping(cx, "filter");
+    let transform = section.record_mapping(cx, "transform").unwrap_or_else(Mapping::identity);
+    let parts = parts(cx, section);
+    if let Some(route) = &route {
+        shape::check(cx, section, route, (&transform, &parts));
     }
+    let dry_run = section.flag(cx, "dry_run").unwrap_or(false);
+    let tests = examples::read(cx, section, examples::KEYS);
     Some(OutgoingSettings {
         topic: topic?,
         store: store?,
         route: route?,
         filter,
         transform,
+        parts,
         on_failure,
         dry_run,
         tests,
     })
+}
+
+/// The expressions of single parts.
+fn parts(cx: &mut Reading<'_>, section: &Section<'_>) -> Vec<(&'static str, Mapping)> {
+    let given: Vec<&str> = PARTS.into_iter().filter(|part| section.get(part).is_some()).collect();
+    if let (Some(first), Some(node)) = (given.first(), section.get("transform")) {
+        let message = format!("both `transform` and `{first}` are given in `{}`", section.path);
+        let mistake = Mistake::new(&node.at, message, "`transform`, or an expression for each part");
+        cx.wrong(mistake.help("let `transform` make all parts, or remove it"));
+    }
+    if let (Some(first), None) = (given.first(), section.get("entity")) {
+        section.missing(cx, "entity", &format!("entity and action beside `{first}`, which makes neither"));
+    }
+    let read = |part| Some((part, section.record_mapping(cx, part)?));
+    PARTS.into_iter().filter_map(read).collect()
 }
 
 /// The store an entry writes to: the one it names, the one whose command topic it reads, or the only one.
@@ -149,43 +177,6 @@ fn route(cx: &mut Reading<'_>, section: &Section<'_>) -> Option<Route> {
             let help = help.map(|name| format!("did you mean `{name}`?")).unwrap_or_default();
             cx.wrong(Mistake::new(&node.at, message, allowed).help(help));
             None
-        }
-    }
-}
-
-fn tests(cx: &mut Reading<'_>, section: &Section<'_>) -> Vec<MappingTest> {
-    let mut tests = Vec::new();
-    let path = section.path_of("tests");
-    for (at, node) in section.list(cx, "tests").unwrap_or_default().iter().enumerate() {
-        let test = Section::open(cx, node, &format!("{path}[{at}]"), TEST_KEYS);
-        for key in ["in", "out"] {
-            if !test.has(key) {
-                test.missing(cx, key, "any value");
-            }
-        }
-        let name = test.text(cx, "name").unwrap_or_else(|| format!("test {}", at + 1));
-        let value = |key| test.get(key).map_or(Json::Null, json);
-        tests.push(MappingTest { name, input: value("in"), expected: value("out") });
-    }
-    tests
-}
-
-/// A value of the file as JSON; of repeated keys the first.
-fn json(node: &Node) -> Json {
-    match &node.value {
-        Value::Null => Json::Null,
-        Value::Scalar(Scalar { text, kind: ScalarKind::Bool, .. }) => Json::Bool(text == "true"),
-        Value::Scalar(Scalar { text, kind: ScalarKind::Number, .. }) => {
-            serde_json::from_str(text).unwrap_or_else(|_| Json::String(text.clone()))
-        }
-        Value::Scalar(Scalar { text, kind: ScalarKind::Text, .. }) => Json::String(text.clone()),
-        Value::List(items) => Json::Array(items.iter().map(json).collect()),
-        Value::Map(entries) => {
-            let mut object = serde_json::Map::new();
-            for (key, value) in entries {
-                object.entry(key.name.clone()).or_insert_with(|| json(value));
-            }
-            Json::Object(object)
         }
     }
 }

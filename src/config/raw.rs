@@ -217,6 +217,8 @@ pub(super) struct Incoming {
     topic: Option<String>,
     /// Key template. Default: kafka.topics.key.
     key: Option<String>,
+    /// Examples of filter and transform for `bcbridge test`.
+    tests: Option<Vec<EntityTest>>,
 }
 
 #[derive(JsonSchema)]
@@ -276,13 +278,20 @@ pub(super) struct Outgoing {
     entity: Option<String>,
     /// create, update, upsert, delete, or a named action of the entity.
     action: Option<String>,
-    /// jq: false or null means no command.
+    /// jq: false or null means no command. It sees the value as `.` (null for a tombstone), and `$key`, `$headers`,
+    /// `$timestamp` (milliseconds since the epoch), `$topic`, `$partition` and `$offset`.
     filter: Option<String>,
-    /// jq: makes a command, or its `{path, query, payload}`, of the record's value. Default: `.`.
+    /// jq: makes a command, or its `{path, query, payload}`, of the record; it sees what `filter` sees. Default: `.`.
     transform: Option<String>,
+    /// jq: makes the path's ids, an object. Instead of `transform`; null leaves the part out.
+    path: Option<String>,
+    /// jq: makes the query parameters, an object.
+    query: Option<String>,
+    /// jq: makes the payload.
+    payload: Option<String>,
     /// skip: the key goes on after a dead letter; halt-key: it waits. Default: skip.
     on_failure: Option<OnFailure>,
-    /// Plan and log, send nothing. Default: false.
+    /// Check and plan, answer with what would be sent, send nothing. Default: false.
     dry_run: Option<Flag>,
     /// Examples for `bcbridge test`.
     tests: Option<Vec<Test>>,
@@ -300,12 +309,39 @@ pub(super) enum OnFailure {
 pub(super) struct Test {
     /// Shown in the report.
     name: Option<String>,
-    /// A record's value.
+    /// A record's value; null is a tombstone.
     #[schemars(rename = "in")]
     input: serde_json::Value,
-    /// What the transform makes of it.
+    /// The record's key: a text as it is, anything else as its JSON. Default: none.
+    key: Option<serde_json::Value>,
+    /// The record's headers.
+    headers: Option<BTreeMap<String, Scalar>>,
+    /// The record's time: milliseconds since the epoch, or a date. Default: none.
+    timestamp: Option<Scalar>,
+    /// What is made of it, and is a command that the catalogue knows. One of `out`, `error` and `filtered`.
     #[schemars(rename = "out")]
-    expected: serde_json::Value,
+    expected: Option<serde_json::Value>,
+    /// It is refused: the reason's name, or a part of its message.
+    error: Option<String>,
+    /// The filter leaves it out.
+    filtered: Option<bool>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct EntityTest {
+    /// Shown in the report.
+    name: Option<String>,
+    /// An entity's JSON.
+    #[schemars(rename = "in")]
+    input: serde_json::Value,
+    /// What is published. One of `out`, `error` and `filtered`.
+    #[schemars(rename = "out")]
+    expected: Option<serde_json::Value>,
+    /// The expression fails: a part of its message.
+    error: Option<String>,
+    /// The filter leaves it out.
+    filtered: Option<bool>,
 }
 
 /// A text, number or boolean, taken as it is spelled.
@@ -372,7 +408,7 @@ pub fn schema() -> serde_json::Value {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::{catalog, incoming, kafka, load, outgoing, receiver, stores};
+    use super::super::{catalog, examples, incoming, kafka, load, outgoing, receiver, stores};
     use super::*;
 
     #[test]
@@ -398,7 +434,8 @@ mod tests {
             ("Poll", incoming::POLL_KEYS),
             ("Sweep", incoming::SWEEP_KEYS),
             ("Outgoing", outgoing::KEYS),
-            ("Test", outgoing::TEST_KEYS),
+            ("Test", examples::KEYS),
+            ("EntityTest", examples::INCOMING_KEYS),
         ];
         for (name, keys) in read {
             check(&schema["$defs"][name], keys);

@@ -12,7 +12,7 @@ use super::mistake::{Mistake, is_secret_key};
 use super::names::EntityNames;
 use super::tree::{Key, Node, Place, Scalar, ScalarKind, Value};
 use super::values;
-use crate::transform::Mapping;
+use crate::transform::{Mapping, MappingError, RECORD_VARIABLES};
 
 /// A secret is a line, not a document.
 const MAX_SECRET_FILE_BYTES: u64 = 64 * 1024;
@@ -222,9 +222,23 @@ impl<'n> Section<'n> {
 
     /// A jq expression, compiled.
     pub(super) fn mapping(&self, cx: &mut Reading<'_>, key: &str) -> Option<Mapping> {
+        self.compiled(cx, key, Mapping::compile)
+    }
+
+    /// A jq expression that sees a whole record.
+    pub(super) fn record_mapping(&self, cx: &mut Reading<'_>, key: &str) -> Option<Mapping> {
+        self.compiled(cx, key, |text| Mapping::compile_with(text, &RECORD_VARIABLES))
+    }
+
+    fn compiled(
+        &self,
+        cx: &mut Reading<'_>,
+        key: &str,
+        compile: impl FnOnce(&str) -> Result<Mapping, MappingError>,
+    ) -> Option<Mapping> {
         let node = self.get(key)?;
         let scalar = scalar(cx, node, &self.path_of(key), "a jq expression")?;
-        match Mapping::compile(&scalar.text) {
+        match compile(&scalar.text) {
             Ok(mapping) => Some(mapping),
             Err(error) => {
                 let path = self.path_of(key);

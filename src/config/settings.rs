@@ -231,6 +231,8 @@ pub struct IncomingSettings {
     pub topic: Template,
     /// Key of the records; already the default where the entry has none.
     pub key: Template,
+    /// Examples of filter and transform, run by `bcbridge test`.
+    pub tests: Vec<MappingTest>,
 }
 
 /// `incoming[].poll:`
@@ -275,13 +277,15 @@ pub struct OutgoingSettings {
     pub route: Route,
     /// False: the record is settled as skipped without a command.
     pub filter: Option<Mapping>,
-    /// Turns a record's value into a command, or into the parts of one.
+    /// Turns a record into a command, or into the parts of one.
     pub transform: Mapping,
+    /// Turns a record into single parts of a command (`path`, `query`, `payload`), instead of `transform`.
+    pub parts: Vec<(&'static str, Mapping)>,
     /// What a dead-lettered record means for its key.
     pub on_failure: OnFailure,
-    /// Plan and log, send nothing.
+    /// Check and plan, tell what would be sent, send nothing.
     pub dry_run: bool,
-    /// Examples checked by `bcbridge test`.
+    /// Examples run by `bcbridge test`.
     pub tests: Vec<MappingTest>,
 }
 
@@ -313,10 +317,29 @@ pub enum OnFailure {
 pub struct MappingTest {
     /// Shown in the report.
     pub name: String,
-    /// The record's value.
+    /// Where it stands, as in `outgoing[0].tests[1]`.
+    pub at: String,
+    /// The record's value; null is a tombstone.
     pub input: serde_json::Value,
-    /// What the transform must make of it.
-    pub expected: serde_json::Value,
+    /// The record's key: a text as it is, anything else as its JSON.
+    pub key: Option<serde_json::Value>,
+    /// The record's headers.
+    pub headers: Vec<(String, String)>,
+    /// The record's time, in milliseconds since the epoch.
+    pub timestamp_ms: Option<i64>,
+    /// What must come of it.
+    pub expected: Expected,
+}
+
+/// What a test expects.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expected {
+    /// The mapping makes this of it.
+    Out(serde_json::Value),
+    /// It is refused: the reason's name, or a part of its message.
+    Error(String),
+    /// The filter leaves it out.
+    Filtered,
 }
 
 /// An address block, `10.0.0.0/8` or one address.

@@ -23,6 +23,12 @@ pub struct Command {
     /// The body, passed on byte for byte where the endpoint takes it as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Box<RawValue>>,
+    /// Written only if the thing did not change after this date (RFC 3339 or RFC 2822).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_unmodified_since: Option<String>,
+    /// Written only if the thing has this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<String>,
 }
 
 /// How a command ended.
@@ -39,6 +45,9 @@ pub enum Outcome {
     Unknown,
     /// Given up; the record is a dead letter.
     Dead,
+    /// Checked and planned on a route that sends nothing.
+    #[serde(rename = "dry_run")]
+    DryRun,
 }
 
 impl Outcome {
@@ -50,6 +59,7 @@ impl Outcome {
             Self::Partial => "partial",
             Self::Unknown => "unknown",
             Self::Dead => "dead",
+            Self::DryRun => "dry_run",
         }
     }
 }
@@ -83,4 +93,7 @@ pub struct CommandResult {
     /// One clause for people, when it was not applied.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub detail: Option<String>,
+    /// Of a dry run: what would have been sent.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub request: Option<Box<RawValue>>,
 }

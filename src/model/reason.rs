@@ -27,6 +27,8 @@ pub enum Reason {
     Missing,
     /// BigCommerce holds something else under the same unique value.
     Conflict,
+    /// The thing changed since the version that the command asks for.
+    Stale,
     /// The token lacks a scope, or is not valid.
     Denied,
     /// A reply that could not be read as the entity that was asked for.
@@ -43,7 +45,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, for documentation and counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Quarantined,
         Self::NotReadable,
         Self::BadJson,
@@ -56,6 +58,7 @@ impl Reason {
         Self::Refused,
         Self::Missing,
         Self::Conflict,
+        Self::Stale,
         Self::Denied,
         Self::BadReply,
         Self::Exhausted,
@@ -79,6 +82,7 @@ impl Reason {
             Self::Refused => "refused",
             Self::Missing => "missing",
             Self::Conflict => "conflict",
+            Self::Stale => "stale",
             Self::Denied => "denied",
             Self::BadReply => "bad_reply",
             Self::Exhausted => "exhausted",

@@ -4,6 +4,8 @@
 //! twice, never sends one of class B again before two probes did not find it, and never sends either before its
 //! intent is durable. Whatever the store answers, each command ends: budgets bound every way to go round.
 
+mod guarded;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -94,6 +96,8 @@ pub(super) struct Last {
 
 #[derive(Debug, Clone)]
 enum Phase {
+    /// Of a guarded command: the read before each write.
+    Guard,
     Probe,
     Write,
     /// Of an upsert: the update of what the probe found.
@@ -138,12 +142,15 @@ impl Applying {
     /// A command whose first step is asked for by [`Applying::step`]. `intent_found`: an earlier process made its
     /// intent durable, and nothing tells how it ended.
     pub(super) fn new(plan: Plan, budget: Budget, intent_found: bool) -> Self {
-        let in_doubt = intent_found && plan.class != Class::A;
+        let has_intent = plan.class != Class::A || plan.guard.is_some();
+        let in_doubt = intent_found && has_intent;
         let phase = match plan.class {
             Class::B if in_doubt || plan.update.is_some() => Phase::Probe,
+            Class::A | Class::B if plan.guard.is_some() => Phase::Guard,
+            Class::C if plan.guard.is_some() && !in_doubt => Phase::Guard,
             Class::A | Class::B | Class::C => Phase::Write,
         };
-        let is_meant = intent_found || plan.class == Class::A;
+        let is_meant = intent_found || !has_intent;
         Self {
             plan,
             budget,
@@ -171,7 +178,7 @@ impl Applying {
 
     /// Whether its intent may be forgotten by whoever begins it anew: no write of it can have had an effect.
     pub(super) fn is_unsent(&self) -> bool {
-        self.plan.class != Class::A && !self.ever_in_doubt
+        (self.plan.class != Class::A || self.plan.guard.is_some()) && !self.ever_in_doubt
     }
 
     /// What to do now: at the beginning and after each wait.
@@ -186,6 +193,7 @@ impl Applying {
                 Reason::InDoubt,
                 "a restart came between its intent and its outcome",
             ),
+            Phase::Guard => self.send_guard(),
             Phase::Write => {
                 self.attempts += 1;
                 Step::Send(self.plan.write.clone(), self.plan.part.clone())
@@ -227,6 +235,8 @@ impl Applying {
             let Reply { status, body, request_id, .. } = &reply;
             self.last = Some(Last { status: *status, body: body.clone(), request_id: request_id.clone() });
         }
+        let phase = self.phase.clone();
+        self.guard_again();
         match reply.answer {
             Answer::Busy { after } => return self.be_patient(after, &reply.detail, now, draw),
             Answer::Unauthorized => return self.await_token(&reply.detail, now),
@@ -239,7 +249,8 @@ impl Applying {
             | Answer::Doubtful => {}
         }
         (self.patience, self.unauthorized_since) = (0, None);
-        match self.phase.clone() {
+        match phase {
+            Phase::Guard => self.on_guarded(&reply, now, draw),
             Phase::Probe => self.on_probed(reply, now, draw),
             Phase::Write => self.on_written(reply, now, draw),
             Phase::Update { id, .. } => self.on_updated(id, reply, now, draw),
@@ -456,7 +467,8 @@ impl Applying {
             last: self.last.take(),
             found: None,
             found_id: None,
-            attempts: self.attempts,
+            // What was applied was sent, be it by a process before this one.
+            attempts: self.attempts.max(u32::from(outcome == Outcome::Applied)),
             class: self.plan.class,
         }
     }

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::guard::{self, Wanted};
+use super::transform::{Made, Mapping, not_json};
 use crate::catalog::{Action, Body, Catalog, Entity};
 use crate::model::dead_letter::{FailedAt, first_position};
 use crate::model::ids::check_part;
@@ -30,11 +32,8 @@ const MAX_QUERY_VALUE_BYTES: usize = 4 * 1024;
 /// Longest explanation of a refusal: it may quote a name that the sender chose.
 const MAX_DETAIL_CHARS: usize = 1024;
 
-/// Turns a record of a mapped topic into a command object, or says why it can't.
-pub type Mapping = dyn Fn(&InRecord) -> Result<Value, String> + Send + Sync;
-
-/// Whether a record of a topic is a command at all, or why that can't be told.
-pub type Filter = dyn Fn(&InRecord) -> Result<bool, String> + Send + Sync;
+/// What a command may have.
+const FIELDS: &str = "id, entity, action, path, query, payload, if_unmodified_since and expected_version";
 
 /// What a topic's records leave out because the topic says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +57,14 @@ pub(super) struct Checked {
     pub(super) query: Vec<(String, String)>,
     /// An object, as it came.
     pub(super) payload: Option<Bytes>,
+    /// What must hold of the thing before it is written.
+    pub(super) guard: Option<Wanted>,
 }
 
 impl Checked {
     #[cfg(test)]
     pub(super) fn new(id: &str, entity: Arc<Entity>, action: usize, path: Vec<(String, String)>) -> Self {
-        Self { id: id.into(), entity, action, path, query: Vec::new(), payload: None }
+        Self { id: id.into(), entity, action, path, query: Vec::new(), payload: None, guard: None }
     }
 
     pub(super) fn action(&self) -> &Action {
@@ -105,6 +106,10 @@ struct Wire<'a> {
     query: Option<Map<String, Value>>,
     #[serde(default, borrow)]
     payload: Option<&'a RawValue>,
+    #[serde(default)]
+    if_unmodified_since: Option<Value>,
+    #[serde(default)]
+    expected_version: Option<Value>,
 }
 
 /// The names in a record that is no command for another reason.
@@ -123,13 +128,13 @@ pub(super) fn default_id(record: &InRecord) -> Arc<str> {
     first_position(record).to_string().into()
 }
 
-/// Reads and checks one record.
+/// Reads and checks one record; none where the topic's filter leaves it out.
 pub(super) fn decode(
     record: &InRecord,
     catalog: &Catalog,
     fixed: Option<&Fixed>,
-    mapping: Option<&Mapping>,
-) -> Result<Checked, Box<Refusal>> {
+    mapping: &Mapping,
+) -> Result<Option<Checked>, Box<Refusal>> {
     let mut refusal = Refusal {
         id: default_id(record),
         entity: fixed.map(|fixed| fixed.entity.clone()),
@@ -138,9 +143,10 @@ pub(super) fn decode(
         stage: FailedAt::Value,
         detail: String::new(),
     };
-    let checked = text(record, mapping, &mut refusal.stage).and_then(|text| {
+    let checked = mapping.apply(record, &mut refusal.stage).and_then(|made| {
+        let Some(text) = text(record, made)? else { return Ok(None) };
         let wire = wire(&text).inspect_err(|_| name_it(&text, &mut refusal))?;
-        check(&text, wire, catalog, fixed, &mut refusal)
+        check(&text, wire, catalog, fixed, &mut refusal).map(Some)
     });
     checked.map_err(|(reason, detail)| {
         // The names are the sender's: one of a megabyte must not make the result too large for the broker.
@@ -150,55 +156,27 @@ pub(super) fn decode(
     })
 }
 
-/// Whether a topic's filter lets a record through.
-pub(super) fn is_wanted(
-    record: &InRecord,
-    fixed: Option<&Fixed>,
-    filter: Option<&Filter>,
-) -> Result<bool, Box<Refusal>> {
-    let Some(filter) = filter else { return Ok(true) };
-    filter(record).map_err(|detail| {
-        Box::new(Refusal {
-            id: default_id(record),
-            entity: fixed.map(|fixed| fixed.entity.clone()),
-            action: fixed.map(|fixed| fixed.action.clone()),
-            reason: Reason::TransformFailed,
-            stage: FailedAt::Transform,
-            detail: detail.chars().take(MAX_DETAIL_CHARS).collect(),
-        })
-    })
-}
-
-/// The command object as UTF-8.
-fn text(record: &InRecord, mapping: Option<&Mapping>, stage: &mut FailedAt) -> Result<Bytes, Fault> {
-    if let Some(mapping) = mapping {
-        *stage = FailedAt::Transform;
-        let mapped = mapping(record).map_err(|why| (Reason::TransformFailed, why))?;
-        if !mapped.is_object() {
-            let detail = "the transform's result is not an object with path, query or payload";
-            return Err((Reason::TransformFailed, detail.to_owned()));
+/// The command object as UTF-8; none where the filter left the record out.
+fn text(record: &InRecord, made: Made) -> Result<Option<Bytes>, Fault> {
+    match (made, &record.value) {
+        (Made::Nothing, _) => Ok(None),
+        (Made::Object(object), _) => Ok(Some(Bytes::from(object.to_string()))),
+        (Made::AsIs, Some(value)) => Ok(Some(value.clone())),
+        (Made::AsIs, None) => {
+            Err((Reason::BadJson, "the record has no value: a command is a JSON object".into()))
         }
-        return Ok(Bytes::from(mapped.to_string()));
-    }
-    let Some(value) = &record.value else {
-        return Err((Reason::BadJson, "the record has no value: a command is a JSON object".into()));
-    };
-    match std::str::from_utf8(value) {
-        Ok(_) => Ok(value.clone()),
-        Err(error) => Err((Reason::BadJson, format!("the value is not UTF-8: {error}"))),
     }
 }
 
 fn wire(text: &Bytes) -> Result<Wire<'_>, Fault> {
     if let Err(error) = serde_json::from_slice::<&RawValue>(text) {
-        return Err((Reason::BadJson, format!("the value is not JSON: {error}")));
+        return Err(not_json(text, &error));
     }
     if !text.trim_ascii_start().starts_with(b"{") {
         return Err((Reason::BadJson, "the value is JSON and not an object".into()));
     }
-    serde_json::from_slice(text).map_err(|error| {
-        (Reason::BadField, format!("{error}; a command has id, entity, action, path, query and payload"))
-    })
+    serde_json::from_slice(text)
+        .map_err(|error| (Reason::BadField, format!("{error}; a command has {FIELDS}")))
 }
 
 /// What can be told of a command that is none: who waits for its result looks for its id.
@@ -249,6 +227,7 @@ fn check(
         path: path(entity, action, &wire.path.unwrap_or_default())?,
         query: query(action, &wire.query.unwrap_or_default())?,
         payload: payload(action, wire.payload)?.map(|raw| text.slice_ref(raw.as_bytes())),
+        guard: guard::wanted(wire.if_unmodified_since.as_ref(), wire.expected_version.as_ref())?,
     })
 }
 
@@ -271,7 +250,7 @@ fn command_id(id: &str) -> Result<Arc<str>, Fault> {
 }
 
 /// The ids that the action's path, query and body need.
-pub(super) fn needed_ids<'a>(entity: &'a Entity, action: &'a Action) -> Vec<&'a str> {
+pub fn needed_ids<'a>(entity: &'a Entity, action: &'a Action) -> Vec<&'a str> {
     match action.path {
         Some(_) => action.path_ids(),
         // An emulated upsert finds the thing by its natural key; it needs the ids of the things around it.

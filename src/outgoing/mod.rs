@@ -12,6 +12,8 @@ mod apply;
 mod batch;
 mod decisions;
 mod decode;
+mod dry;
+mod guard;
 pub mod halts;
 mod known;
 mod plan;
@@ -20,6 +22,8 @@ mod settle;
 mod share;
 #[cfg(test)]
 mod tests;
+mod transform;
+mod trial;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,8 +33,10 @@ use bytes::Bytes;
 
 pub use apply::Budget;
 pub use decisions::{About, Decision, Decisions};
-pub use decode::{Filter, Fixed, Mapping};
+pub use decode::{Fixed, needed_ids};
 pub use settle::{Topics, header};
+pub use transform::{Mapping, To};
+pub use trial::{Trial, trial};
 
 use apply::{Applying, Ending, Step};
 use batch::Outbox;
@@ -71,10 +77,8 @@ pub struct Route<S> {
     pub topics: Topics,
     /// What the topic's records are for, where they do not say it.
     pub fixed: Option<Fixed>,
-    /// Which of the topic's records are commands; none takes all.
-    pub filter: Option<Arc<Filter>>,
-    /// How the topic's records become command objects; none takes them as they are.
-    pub mapping: Option<Arc<Mapping>>,
+    /// Which of the topic's records are commands, and how they become command objects.
+    pub mapping: Mapping,
     /// What becomes of a key whose command failed.
     pub on_failure: OnFailure,
     /// Commands are checked and planned, and never sent.
@@ -230,19 +234,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
 
     /// The command of a record, and how to apply it; none where there is nothing to apply.
     fn read(&self, route: &Route<S>, record: &InRecord) -> Result<Option<(Checked, Plan)>, Box<Refusal>> {
-        if !decode::is_wanted(record, route.fixed.as_ref(), route.filter.as_deref())? {
-            return Ok(None);
-        }
-        let command = decode::decode(record, &self.catalog, route.fixed.as_ref(), route.mapping.as_deref())?;
+        let decoded = decode::decode(record, &self.catalog, route.fixed.as_ref(), &route.mapping)?;
+        let Some(command) = decoded else { return Ok(None) };
         match plan::plan(&command) {
-            Ok(_) if route.dry_run => {
-                let (entity, action) = (&*command.entity.name, &*command.action().name);
-                tracing::info!(
-                    store.name = &*route.store, entity.kind = entity, action, command.id = %command.id,
-                    "a dry run: a command was planned and not sent"
-                );
-                Ok(None)
-            }
             Ok(plan) => Ok(Some((command, plan))),
             Err((reason, detail)) => Err(Box::new(Refusal {
                 id: command.id.clone(),
@@ -360,6 +354,11 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         match self.read(&route, &record) {
             Err(refusal) => vec![settle::refused(&route.topics, &record, &refusal, now_ms)],
             Ok(None) => vec![Settled { positions: vec![record.position], records: Vec::new() }],
+            Ok(Some((command, plan))) if route.dry_run => {
+                let name = (route.topics.ledger.clone(), command.id.clone());
+                let is_known = self.known.get(&name).is_some();
+                vec![dry::settled(&route.topics, &record, &command, &plan, is_known)]
+            }
             Ok(Some((command, plan))) => {
                 let lane = match &record.key {
                     Some(key) => LaneKey::Key(route.topic.clone(), key.clone()),
@@ -449,7 +448,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
 fn is_worth_a_replay(record: &InRecord, before: Outcome) -> bool {
     match before {
         Outcome::Applied | Outcome::Partial => false,
-        Outcome::Rejected | Outcome::Dead | Outcome::Unknown => replay_count(record) > 0,
+        Outcome::Rejected | Outcome::Dead | Outcome::Unknown | Outcome::DryRun => replay_count(record) > 0,
     }
 }
 
@@ -468,7 +467,7 @@ fn report<S>(item: &Item<S>, ending: &Ending) {
             store.name = store, entity.kind = entity, action, outcome, reason, attempts, command.id = %command.id,
             "a command was given up"
         ),
-        Outcome::Applied | Outcome::Rejected | Outcome::Partial => tracing::debug!(
+        Outcome::Applied | Outcome::Rejected | Outcome::Partial | Outcome::DryRun => tracing::debug!(
             store.name = store, entity.kind = entity, action, outcome, reason, attempts, command.id = %command.id,
             "a command ended"
         ),

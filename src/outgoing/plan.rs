@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::batch::{self, Part};
 use super::decode::{Checked, Fault, is_number};
+use super::guard::{Guard, guard};
 use crate::catalog::row::{IdPlace, NaturalKey};
 use crate::catalog::{Action, Body, Class, DEFAULT_PART, Pages};
 use crate::model::reason::Reason;
@@ -31,6 +32,8 @@ pub(super) struct Plan {
     pub(super) probe: Option<Probe>,
     /// Of an upsert: what is sent when the thing was found.
     pub(super) update: Option<Update>,
+    /// What is read before the write. Never of an upsert or of class B; a guarded command is written alone.
+    pub(super) guard: Option<Guard>,
 }
 
 /// A read that finds a thing by its natural key.
@@ -46,10 +49,10 @@ pub(super) struct Probe {
 /// The update of an upsert, but for the id that the probe finds.
 #[derive(Debug, Clone)]
 pub(super) struct Update {
-    command: Checked,
-    action: usize,
+    pub(super) command: Checked,
+    pub(super) action: usize,
     /// The name of the id that the probe finds.
-    id: String,
+    pub(super) id: String,
     /// A or C.
     pub(super) class: Class,
     pub(super) already_so: Vec<u16>,
@@ -91,13 +94,17 @@ pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
         class => class,
     };
     let write = request(command, action, &body, |name| command.path_id(name))?;
+    let guard = guard(command, class)?;
+    // What was read right before the write holds for this write alone.
+    let part = if guard.is_none() { batch::part(command, action, &body, (class, &write)) } else { None };
     Ok(Plan {
         class,
-        part: batch::part(command, action, &body, (class, &write)),
+        part,
         write,
         already_so: action.already_so.clone(),
         probe,
         update: None,
+        guard,
     })
 }
 
@@ -123,6 +130,8 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
             format!("the update of {} does not take one id, so an upsert cannot use it", entity.name);
         return Err((Reason::UnknownAction, detail));
     };
+    // Refused here, if there is one: an upsert does not know the thing.
+    let guard = guard(command, Class::B)?;
     let class = if updating.class == Class::A && !appends(updating, body) { Class::A } else { Class::C };
     Ok(Plan {
         class: Class::B,
@@ -137,6 +146,7 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
             class,
             already_so: updating.already_so.clone(),
         }),
+        guard,
     })
 }
 

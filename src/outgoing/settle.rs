@@ -121,6 +121,7 @@ pub(super) fn ended(
         class: Some(ending.class.name().to_owned()),
         reason: ending.reason.map(|reason| reason.name().to_owned()),
         detail: ending.detail.clone(),
+        request: None,
     });
     let raw = RawValue::from_string(String::from_utf8_lossy(&result).into_owned())
         .expect("a result was just written as JSON");
@@ -159,6 +160,7 @@ pub(super) fn refused(topics: &Topics, record: &InRecord, refusal: &Refusal, now
         class: None,
         reason: Some(refusal.reason.name().to_owned()),
         detail: Some(refusal.detail.clone()),
+        request: None,
     });
     let letter = DeadLetter {
         reason: refusal.reason,
@@ -190,11 +192,17 @@ pub(super) fn repeated(
     Settled { positions: vec![record.position.clone()], records: vec![again] }
 }
 
-fn value(result: &CommandResult) -> Bytes {
+pub(super) fn value(result: &CommandResult) -> Bytes {
     serde_json::to_vec(result).expect("a result is plain data and a body that is JSON").into()
 }
 
-fn result_record(topics: &Topics, record: &InRecord, id: &str, outcome: Outcome, value: Bytes) -> OutRecord {
+pub(super) fn result_record(
+    topics: &Topics,
+    record: &InRecord,
+    id: &str,
+    outcome: Outcome,
+    value: Bytes,
+) -> OutRecord {
     let mut headers = vec![
         (Cow::Borrowed("content-type"), Bytes::from_static(b"application/json")),
         (Cow::Borrowed(header::COMMAND), Bytes::copy_from_slice(id.as_bytes())),
@@ -217,7 +225,7 @@ fn result_record(topics: &Topics, record: &InRecord, id: &str, outcome: Outcome,
 }
 
 /// A reply's body for a result: JSON as it came, else its text, cut.
-fn as_json(body: &Bytes) -> Option<Box<RawValue>> {
+pub(super) fn as_json(body: &Bytes) -> Option<Box<RawValue>> {
     if body.trim_ascii().is_empty() {
         return None;
     }
@@ -270,7 +278,7 @@ fn from_row(command: &Checked, row: Option<&Value>) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(":"))
 }
 
-fn from_path(command: &Checked) -> Option<String> {
+pub(super) fn from_path(command: &Checked) -> Option<String> {
     // With fewer ids than the thing has, as in a create, the path names what is around it.
     let ids: Vec<&str> = command.path.iter().map(|(_, id)| id.as_str()).collect();
     (!ids.is_empty() && ids.len() == command.entity.ids.len()).then(|| ids.join(":"))

@@ -112,7 +112,7 @@ pub const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"
 /// Label `purpose` of a request to the API, in the order in which the rate budget serves them.
 pub const PURPOSES: [&str; 7] = ["live", "command", "upkeep", "sync", "poll", "sweep", "snapshot"];
 /// Label `outcome` of a command.
-pub const COMMAND_OUTCOMES: [&str; 5] = ["applied", "rejected", "partial", "unknown", "dead"];
+pub const COMMAND_OUTCOMES: [&str; 6] = ["applied", "rejected", "partial", "unknown", "dead", "dry_run"];
 /// Label `outcome` of a hint: listed by a record, or ended without one.
 pub const HINT_OUTCOMES: [&str; 10] = [
     "published",

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::MappingError;
 use super::limits::{Budget, Halt, Limits};
 use super::rewrite::Rewrite;
+use super::shape::Shape;
 use super::value;
 
 /// A mapping is a page at most; the parser's own recursion is bounded by this, too.
@@ -39,7 +40,19 @@ const FORBIDDEN_DEFS: [&str; 4] = ["halt", "halt_error", "stderr", "debug"];
 const MAIN: &str = "bcbridge_mapping";
 
 /// A compiled program: no values in it, so it may be used by many threads at once.
-pub(super) struct Program(Filter<Jq>);
+pub(super) struct Program {
+    filter: Filter<Jq>,
+    /// How many variables it was compiled with: as many must be given to each run.
+    variables: usize,
+}
+
+/// What a run sees.
+pub(super) struct Given<'a> {
+    /// `.`
+    pub(super) input: &'a Value,
+    /// The values of the variables, in the order of their names; those that are missing are null.
+    pub(super) variables: &'a [Value],
+}
 
 /// What the engine's types depend on: our values, and the budget in the data of each run.
 pub(super) struct Jq;
@@ -64,7 +77,7 @@ impl<'a> HasLut<'a, Jq> for Data<'a> {
 
 /// Compiles on a thread of its own with a large stack: a text of a thousand brackets must be an error, not the end
 /// of the process.
-pub(super) fn compile(text: &str) -> Result<Program, MappingError> {
+pub(super) fn compile(text: &str, variables: &[&'static str]) -> Result<(Program, Shape), MappingError> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(at(text, text, format!("expression longer than {MAX_TEXT_BYTES} bytes")));
     }
@@ -72,15 +85,16 @@ pub(super) fn compile(text: &str) -> Result<Program, MappingError> {
         let thread =
             std::thread::Builder::new().name("jq-compile".to_owned()).stack_size(COMPILE_STACK_BYTES);
         let broken = |_| at(text, text, "expression cannot be compiled".to_owned());
-        match thread.spawn_scoped(scope, || compile_here(text)) {
+        match thread.spawn_scoped(scope, || compile_here(text, variables)) {
             Ok(handle) => handle.join().unwrap_or_else(|panic| Err(broken(panic))),
             Err(error) => Err(at(text, text, format!("no thread to compile on: {error}"))),
         }
     })
 }
 
-fn compile_here(text: &str) -> Result<Program, MappingError> {
+fn compile_here(text: &str, variables: &[&'static str]) -> Result<(Program, Shape), MappingError> {
     let main = parse(text)?;
+    let shape = Shape::of(&main);
     let natives: Vec<Fun<Jq>> = natives().collect();
     let mut rewrite = Rewrite::new(natives.iter().map(|(name, args, _)| (*name, args.len())));
     // `fromjson` looks at its text before it reads it.
@@ -97,23 +111,27 @@ fn compile_here(text: &str) -> Result<Program, MappingError> {
     let modules = Loader::new(defs)
         .load(&arena, File { code: MAIN, path: () })
         .map_err(|_| at(text, text, "expression cannot be loaded".to_owned()))?;
-    let filter = Compiler::default().with_funs(natives).compile(modules).map_err(|errors| {
-        let first = errors.into_iter().flat_map(|(_, undefined)| undefined).next();
-        let Some((name, kind)) = first else {
-            return at(text, text, "expression cannot be compiled".to_owned());
-        };
-        let note = if FORBIDDEN.contains(&name)
-            || FORBIDDEN_DEFS.contains(&name)
-            || name == "$ENV"
-            || name == "inputs"
-        {
-            " (a mapping sees its input only: no clock, environment, further inputs or output)"
-        } else {
-            ""
-        };
-        at(text, name, format!("undefined {} {name}{note}", kind.as_str()))
-    })?;
-    Ok(Program(filter))
+    let filter = Compiler::default()
+        .with_funs(natives)
+        .with_global_vars(variables.iter().copied())
+        .compile(modules)
+        .map_err(|errors| {
+            let first = errors.into_iter().flat_map(|(_, undefined)| undefined).next();
+            let Some((name, kind)) = first else {
+                return at(text, text, "expression cannot be compiled".to_owned());
+            };
+            let note = if FORBIDDEN.contains(&name)
+                || FORBIDDEN_DEFS.contains(&name)
+                || name == "$ENV"
+                || name == "inputs"
+            {
+                " (a mapping sees its input only: no clock, environment, further inputs or output)"
+            } else {
+                ""
+            };
+            at(text, name, format!("undefined {} {name}{note}", kind.as_str()))
+        })?;
+    Ok((Program { filter, variables: variables.len() }, shape))
 }
 
 fn parse(text: &str) -> Result<Term<&str>, MappingError> {
@@ -155,37 +173,39 @@ fn at(text: &str, part: &str, message: String) -> MappingError {
 /// The first output, which must exist.
 pub(super) fn run(
     program: &Program,
-    input: &Value,
+    given: &Given<'_>,
     limits: &Limits,
     stop: &dyn Fn() -> bool,
 ) -> Result<Value, MappingError> {
-    first(program, input, limits, stop)?.ok_or_else(|| MappingError::at_run("mapping has no output", false))
+    first(program, given, limits, stop)?.ok_or_else(|| MappingError::at_run("mapping has no output", false))
 }
 
 /// The first output, if there is one.
 pub(super) fn first(
     program: &Program,
-    input: &Value,
+    given: &Given<'_>,
     limits: &Limits,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Value>, MappingError> {
     // The engine has a few assertions of its own; one record must not end the process.
-    catch_unwind(AssertUnwindSafe(|| first_here(program, input, limits, stop)))
+    catch_unwind(AssertUnwindSafe(|| first_here(program, given, limits, stop)))
         .unwrap_or_else(|_| Err(MappingError::at_run("mapping broke the engine", true)))
 }
 
 fn first_here(
     program: &Program,
-    input: &Value,
+    given: &Given<'_>,
     limits: &Limits,
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Value>, MappingError> {
     let mut bytes = 0;
-    let input = value::from_json(input, &mut bytes);
+    let input = value::from_json(given.input, &mut bytes);
+    let variables = given.variables.iter().chain(std::iter::repeat(&Value::Null)).take(program.variables);
+    let variables: Vec<Val> = variables.map(|variable| value::from_json(variable, &mut bytes)).collect();
     let budget = Budget::new(limits, bytes, stop);
-    let data = Data { lut: &program.0.lut, budget: &budget };
-    let ctx = Ctx::<Jq>::new(data, Vars::new([]));
-    let output = program.0.id.run((ctx, input)).next();
+    let data = Data { lut: &program.filter.lut, budget: &budget };
+    let ctx = Ctx::<Jq>::new(data, Vars::new(variables));
+    let output = program.filter.id.run((ctx, input)).next();
     // A halt that some function swallowed on its way is still a halt.
     if let Some(why) = budget.halted() {
         return Err(MappingError::at_run(why.say(), true));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use bcbridge::config::{self, Bootstrap, EntityNames, RecordFormat, Route, Settings, SignaturePolicy};
+use bcbridge::config::{
+    self, Bootstrap, CommandParts, EntityNames, Expected, RecordFormat, Route, Settings, SignaturePolicy,
+};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
@@ -36,6 +38,68 @@ impl EntityNames for Names {
             _ => &[],
         };
         all.iter().map(|name| (*name).to_owned()).collect()
+    }
+    fn command_parts(&self, entity: &str, action: &str) -> Option<CommandParts> {
+        let ids = match (entity, action) {
+            ("product", "update" | "delete") => vec!["product_id".to_owned()],
+            _ => Vec::new(),
+        };
+        Some(CommandParts { ids, payload: action != "delete" })
+    }
+}
+
+/// What cannot be a command is a mistake of the settings, with its place, and not of each record.
+#[test]
+fn an_expression_that_cannot_make_a_command_is_refused() {
+    let entry = |rest: &str| small(SECRETS, &format!("outgoing:\n  - topic: t\n    {rest}\n"));
+    let product = "entity: product\n    action:";
+    for (rest, says) in [
+        (format!("{product} delete\n    transform: '{{path: {{product_id: .id}}'"), "expected"),
+        (format!("{product} delete\n    filter: '$keys == 1'"), "undefined variable $keys (line 1, column 1"),
+        (format!("{product} delete\n    transform: '{{pth: {{product_id: .id}}}}'"), "did you mean `path`?"),
+        (format!("{product} delete\n    transform: '{{query: {{}}}}'"), "makes no `path`"),
+        (
+            format!("{product} delete\n    transform: '{{path: {{id: .id}}}}'"),
+            "makes the id \"id\" of `path`",
+        ),
+        (
+            format!("{product} delete\n    transform: '{{path: {{}}}}'"),
+            "makes a `path` without \"product_id\"",
+        ),
+        (
+            format!("{product} delete\n    transform: '{{path: {{product_id: 1}}, payload: .}}'"),
+            "makes a `payload`",
+        ),
+        (format!("{product} update\n    transform: '{{path: {{product_id: 1}}}}'"), "makes no `payload`"),
+        (format!("{product} update\n    transform: '[.]'"), "makes no object"),
+        (format!("{product} update\n    payload: '.'"), "makes no `path`"),
+        (
+            format!("{product} update\n    path: '{{product_ids: 1}}'\n    payload: '.'"),
+            "did you mean `product_id`?",
+        ),
+        (
+            format!("{product} update\n    path: '.p'\n    payload: '.'\n    transform: '.'"),
+            "both `transform` and `path`",
+        ),
+        ("payload: '.'".to_owned(), "`entity` is missing"),
+        ("transform: '{entity: \"product\"}'".to_owned(), "makes no `action`"),
+        (format!("{product} create\n    tests: [{{ in: 1 }}]"), "`out` is missing"),
+        (
+            format!("{product} create\n    tests: [{{ in: 1, out: 1, error: bad_id }}]"),
+            "expects out and error",
+        ),
+        (format!("{product} create\n    tests: [{{ in: 1, out: 1, timestamp: soon }}]"), "milliseconds"),
+    ] {
+        let errors = load(&entry(&rest)).unwrap_err();
+        assert!(errors.contains(says), "{rest}: {errors}");
+    }
+    for rest in [
+        format!("{product} update\n    transform: '{{path: {{product_id: $key}}, payload: .}}'"),
+        format!("{product} update\n    transform: 'if .x then {{a: 1}} else . end'"),
+        format!("{product} delete\n    path: '{{product_id: $headers.id}}'"),
+        "transform: '{entity: .e, action: .a, id: .i, if_unmodified_since: .d}'".to_owned(),
+    ] {
+        load(&entry(&rest)).unwrap();
     }
 }
 
@@ -110,7 +174,7 @@ fn the_complete_example_loads() {
     assert_eq!(settings.outgoing[0].route, Route::Commands);
     assert_eq!(settings.outgoing[0].store, "main");
     let test = &settings.outgoing[1].tests[0];
-    assert_eq!(settings.outgoing[1].transform.run(&test.input).unwrap(), test.expected);
+    assert_eq!(Expected::Out(settings.outgoing[1].transform.run(&test.input).unwrap()), test.expected);
     let sweep = settings.incoming.iter().find_map(|entry| entry.sweep).unwrap();
     assert_eq!((sweep.every, sweep.full), (Duration::from_secs(3_600), Duration::from_secs(86_400)));
     assert!(
@@ -160,9 +224,9 @@ fn every_mistake_is_reported_at_its_place_and_no_secret_is_told() {
 #[test]
 fn what_this_release_ignores_is_told() {
     let rest = "receiver: { spool: { dir: x } }\nincoming: [{ entity: order }]\n\
-        outgoing: [{ topic: t, on_failure: halt-key, tests: [{ in: 1, out: 1 }] }]\n";
+        outgoing: [{ topic: t, on_failure: halt-key }]\n";
     let warnings = load(&small(SECRETS, rest)).unwrap().warnings;
-    for part in ["receiver.spool:", "on_failure: halt-key:", "tests: accepted, not run"] {
+    for part in ["receiver.spool:", "on_failure: halt-key:"] {
         assert!(warnings.iter().any(|warning| warning.contains(part)), "{part} in {warnings:?}");
     }
 }

@@ -40,6 +40,8 @@ mod kafka_consume;
 mod kafka_read_back;
 mod kafka_support;
 mod kafka_transact;
+mod mapping_bridge;
+mod mapping_cli;
 mod openapi;
 mod openapi_mock;
 mod payloads;

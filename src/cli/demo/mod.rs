@@ -51,7 +51,8 @@ pub(super) struct Args {
     seed: u64,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// Reads a time with its unit.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a time; write for example 30s, 2m or 1h");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| wrong())?;

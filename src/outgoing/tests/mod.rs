@@ -1,6 +1,8 @@
 //! A runner in a few lines: it drives the path as the real one does, with time that is passed in. It fails the test
 //! that drives it when a record is settled twice or never.
 
+mod guarded;
+mod mapped;
 mod refusals;
 mod simulation;
 mod table;
@@ -121,8 +123,7 @@ fn route(store: &Arc<FakeStore>) -> Route<FakeStore> {
         client: store.clone(),
         topics: topics(),
         fixed: None,
-        filter: None,
-        mapping: None,
+        mapping: Mapping::default(),
         on_failure: OnFailure::Skip,
         dry_run: false,
     }
