@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod all_scopes;
+mod bridge_echo;
 mod bridge_forbidden;
 mod bridge_incoming;
 mod bridge_kill;
