@@ -169,7 +169,7 @@ impl Echoes {
         let mut last = None;
         for address in self.addresses(row, seen.entity, &mut json) {
             let json = &mut json;
-            let found = self.compare(address, row.version, seen, Proof::Agreed(row.content), |kept| {
+            let found = self.compare(address, (row.version, Proof::Agreed(row.content)), seen, |kept| {
                 kept.shows_in(row, json.get_or_insert_with(|| parsed(row)), &seen)
             });
             last = last.max(found);
@@ -181,17 +181,16 @@ impl Echoes {
     pub fn of_gone(&mut self, id: &EntityId, seen: Seen<'_>) -> Option<Arc<str>> {
         let at = address(seen.entity, "", id);
         let shows = |kept: &Kept| kept.deleted && kept.holds_still(&seen, seen.before.gone, 0);
-        self.compare(at, None, seen, Proof::Agreed(0), shows).map(|(_, command)| command)
+        self.compare(at, (None, Proof::Agreed(0)), seen, shows).map(|(_, command)| command)
     }
 
     /// Compares the notes of a thing with what was read, drops those that it contradicts, and tells the last of those
-    /// that it shows.
+    /// that it shows. `proof`: what showing it proves.
     fn compare(
         &mut self,
         at: Address,
-        version: Option<i64>,
+        (version, proof): (Option<i64>, Proof),
         seen: Seen<'_>,
-        proof: Proof,
         mut shows: impl FnMut(&Kept) -> bool,
     ) -> Option<(i64, Arc<str>)> {
         let of_one = self.notes.get_mut(&at)?;
@@ -262,4 +261,166 @@ fn address(entity: &str, place: &str, id: &EntityId) -> Address {
         hasher.update(part.as_bytes());
     }
     hasher.finalize()[..16].try_into().expect("a digest has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::content::content_of;
+    use crate::model::ids::EntityKey;
+
+    fn intake() -> Partition {
+        Partition { topic: "i".into(), number: 0 }
+    }
+
+    fn echoes() -> Echoes {
+        Echoes::new(&Catalog::embedded().unwrap())
+    }
+
+    fn note(command: &str, time_ms: i64, fields: Fingerprint) -> Note {
+        let key = EntityKey::parse("product/7").unwrap();
+        Note { key, at: None, command: command.into(), time_ms, deleted: false, version: None, fields }
+    }
+
+    fn row(value: &Value, version: Option<i64>) -> Row {
+        let json = Bytes::from(value.to_string());
+        Row { id: EntityId::parse("7").unwrap(), json, version, content: content_of(value) }
+    }
+
+    fn seen(read_at_ms: i64, before: State) -> Seen<'static> {
+        Seen { entity: "product", read_at_ms, before }
+    }
+
+    #[test]
+    fn a_replica_that_lags_does_not_end_a_note_that_has_a_date() {
+        let (ours, older) = (json!({ "name": "ours" }), json!({ "name": "older" }));
+        for (version, wanted) in [(Some(100), Some("c-1")), (None, None)] {
+            let mut echoes = echoes();
+            let note = Note { version, ..note("c-1", 10, Fingerprint::of_row(&ours, &[])) };
+            echoes.take(vec![note], (&intake(), "written/1"), 10);
+            assert_eq!(echoes.of_row(&row(&older, Some(99)), seen(20, State::default())), None);
+            let origin = echoes.of_row(&row(&ours, Some(100)), seen(30, State::default()));
+            assert_eq!(origin.as_deref(), wanted, "{version:?}");
+        }
+    }
+
+    #[test]
+    fn notes_of_an_earlier_process_are_taken_only_where_nothing_could_have_ended_them() {
+        let ours = json!({ "name": "ours" });
+        let state = |seen_ms, content| State { seen_ms, content, ..State::default() };
+        let same = content_of(&ours);
+        for (before, wanted) in [(state(5, 1), true), (state(15, 1), false), (state(15, same), true)] {
+            let mut echoes = echoes();
+            let value = crate::model::written::value_of(&[note("c-1", 10, Fingerprint::of_row(&ours, &[]))]);
+            echoes.restore("written/1", &value, &intake(), 10);
+            echoes.restore("read/product/7", b"{}", &intake(), 10);
+            let origin = echoes.of_row(&row(&ours, None), seen(20, before));
+            assert_eq!(origin.is_some(), wanted, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_what_is_forgotten_leaves_the_ledger() {
+        let mut echoes = echoes();
+        let ours = Fingerprint::of_row(&json!({ "name": "ours" }), &[]);
+        for n in 0..20_i64 {
+            echoes.take(vec![note(&format!("c-{n}"), n, ours.clone())], (&intake(), &ledger_key(n)), n);
+        }
+        assert_eq!(echoes.count, MAX_OF_ONE);
+        assert!(echoes.expired(WINDOW_MS - 1).is_empty());
+        assert_eq!(echoes.expired(WINDOW_MS + 4).len(), 5);
+        assert_eq!(echoes.expired(WINDOW_MS + 15).len(), 11);
+        assert_eq!(echoes.count, 4);
+        assert_eq!(echoes.expired(WINDOW_MS + 100).len(), 4);
+        assert!(echoes.count == 0 && echoes.notes.is_empty() && echoes.entries.is_empty());
+        for n in 0..i64::try_from(MAX_NOTES).unwrap() + 10 {
+            let key = EntityKey::parse(&format!("product/{}", n + 1)).unwrap();
+            let note = Note { key, ..note("c", 5, Fingerprint::default()) };
+            echoes.take(vec![note], (&intake(), &ledger_key(n)), 5);
+        }
+        echoes.expired(6);
+        assert!(echoes.count <= MAX_NOTES && echoes.entries.len() == echoes.count);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        /// A command sets `a` (and its reply holds all fields, or only this one).
+        Ours {
+            a: u8,
+            whole: bool,
+        },
+        /// Somebody else sets a field.
+        Theirs {
+            field: &'static str,
+            value: u8,
+        },
+        Read,
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (0_u8..3, any::<bool>()).prop_map(|(a, whole)| Event::Ours { a, whole }),
+            (prop::sample::select(vec!["a", "b"]), 0_u8..3)
+                .prop_map(|(field, value)| Event::Theirs { field, value }),
+            Just(Event::Read),
+        ]
+    }
+
+    /// A command as the test remembers it: its id, what it left behind, and what reads have shown since.
+    struct Ours {
+        command: String,
+        left: Value,
+        whole: bool,
+        shown: Vec<Value>,
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        /// What nobody else touched since a command is the command's. What is said to be a command's holds what it
+        /// wrote, and no read since showed anything else.
+        #[test]
+        fn a_write_is_known_for_the_bridges_exactly_while_it_shows(
+            events in prop::collection::vec(any_event(), 1..24),
+        ) {
+            let (mut echoes, mut now_ms) = (echoes(), 1_000);
+            let mut truth = json!({ "a": 0, "b": 0 });
+            let (mut state, mut ours, mut last_by_us) = (State::default(), Vec::<Ours>::new(), false);
+            for event in events {
+                now_ms += 10;
+                match event {
+                    Event::Ours { a, whole } => {
+                        truth["a"] = json!(a);
+                        let command = format!("c-{}", ours.len());
+                        let part = json!({ "a": a });
+                        let fields = Fingerprint::of_row(if whole { &truth } else { &part }, &[]);
+                        let entry = ledger_key(now_ms);
+                        echoes.take(vec![note(&command, now_ms, fields)], (&intake(), &entry), now_ms);
+                        ours.push(Ours { command, left: truth.clone(), whole, shown: Vec::new() });
+                        last_by_us = true;
+                    }
+                    Event::Theirs { field, value } => {
+                        last_by_us &= truth[field] == json!(value);
+                        truth[field] = json!(value);
+                    }
+                    Event::Read => {
+                        let origin = echoes.of_row(&row(&truth, None), seen(now_ms, state));
+                        ours.iter_mut().for_each(|one| one.shown.push(truth.clone()));
+                        if let Some(origin) = &origin {
+                            let one = ours.iter().find(|one| one.command == **origin).unwrap();
+                            prop_assert!(one.shown.iter().all(|shown| *shown == truth), "{origin} {truth}");
+                            prop_assert_eq!(&one.left["a"], &truth["a"]);
+                            prop_assert!(!one.whole || one.left == truth, "{} {}", origin, truth);
+                        }
+                        prop_assert!(!last_by_us || origin.is_some(), "nobody else changed {truth}");
+                        state = State { seen_ms: now_ms, content: content_of(&truth), ..State::default() };
+                    }
+                }
+            }
+        }
+    }
 }

@@ -345,6 +345,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_echo;
+#[cfg(test)]
 mod tests_replay;
 #[cfg(test)]
 mod tests_rows;

@@ -35,9 +35,9 @@ const DATES: [&str; 2] = ["date_modified", "updated_at"];
 /// Which notes reach whom.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
-    note: Note,
+    pub(super) note: Note,
     /// The key by which hints of the thing are kept in order; none where nobody knows it: then every partition is told.
-    order: Option<EntityKey>,
+    pub(super) order: Option<EntityKey>,
 }
 
 /// Where the writes of one store are noted.

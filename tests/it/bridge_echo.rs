@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bcbridge::kafka::append::IntakeProducer;
 use bcbridge::model::record::{InRecord, OutRecord};
+use bcbridge::sandbox::{Delay, Profile};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -39,7 +40,7 @@ async fn origins(lab: &Lab, entity: &str, id: &str, wanted: usize) -> Vec<String
     .await
 }
 
-/// As many records as callbacks may bring: all of them, and the last one first, say the same.
+/// One change may have several callbacks, and so several records: all of them say the same.
 fn assert_all(origins: &[String], wanted: &str) {
     assert!(origins.iter().all(|origin| origin == wanted), "{origins:?}, not {wanted}");
 }
@@ -79,7 +80,6 @@ async fn what_a_command_changes_is_the_bridges_and_what_others_change_is_the_sto
     .await;
     lab.control.update("product", 17, json!({ "name": "Theirs" })).unwrap();
     lab.control.delete("product", 18).unwrap();
-    lab.control.update("inventory_item", 6, json!({})).ok();
     let results = lab.results(6).await;
     let id = |command: &str| results[command]["resource_id"].as_str().unwrap().to_owned();
     assert_all(&origins(&lab, "product", &id("create"), 1).await, "bridge:create");
@@ -192,6 +192,58 @@ async fn echoes_that_nobody_wants_leave_no_record_and_are_accounted_for() {
     let keys: Vec<String> = lab.records("product").await.iter().map(|r| key(r).to_owned()).collect();
     assert!(keys.iter().all(|key| key == "7"), "{keys:?}");
     lab.stop().await;
+}
+
+/// The store's paths are stopped and started between a write and its callbacks, and again before one comes a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_between_a_write_and_its_callback_forgets_nothing() {
+    let shop = Shop::open("east").await;
+    let bridge = Bridge::start(&[shop.entry()]).await;
+    shop.control.faults(Profile { callback_delay: Delay::between(8_000, 8_000), ..Profile::default() });
+    let (key, value) = command(
+        "ours",
+        "product",
+        "update",
+        json!({ "path": { "product_id": 7 }, "payload": { "name": "Ours" } }),
+    );
+    let producer = IntakeProducer::new(bridge.client.clone(), Duration::from_secs(10)).unwrap();
+    let record = OutRecord {
+        topic: bridge.topic("east", "commands").into(),
+        partition: None,
+        key: Some(Bytes::from(key)),
+        value: Some(Bytes::from(value.to_string())),
+        headers: Vec::new(),
+        timestamp_ms: None,
+    };
+    producer.append(vec![record], Duration::from_secs(30)).await.unwrap();
+    until("the command's result", || async {
+        let results = read_topic(&bridge.client, &bridge.topic("east", "results")).await;
+        (results.len() == 1).then_some(())
+    })
+    .await;
+    let topic = bridge.topic("east", "product");
+    for (restart, wanted) in [(1, 1), (2, 2)] {
+        assert!(
+            read_topic(&bridge.client, &topic).await.len() < wanted,
+            "the callback came before the restart"
+        );
+        let mut entry = shop.entry();
+        entry["budget"] = json!({ "reserve": format!("{restart}%") });
+        assert_eq!(bridge.reload(&[entry]).await.0, 200);
+        until("the store is back", || async { bridge.readiness.waiting_for().is_empty().then_some(()) })
+            .await;
+        if restart == 2 {
+            assert_eq!(bridge.post(&shop.callback("msg_late", 7)).await, 200);
+        }
+        let records = until("the record", || async {
+            let records = read_topic(&bridge.client, &topic).await;
+            (records.len() >= wanted).then_some(records)
+        })
+        .await;
+        assert!(records.iter().all(|record| origin(record) == "bridge:ours"));
+    }
+    bridge.stop().await;
+    shop.close().await;
 }
 
 /// Two stores whose products are written into each other.

@@ -1,6 +1,7 @@
 //! A runner in a few lines: it drives the path as the real one does, with time that is passed in. It fails the test
 //! that drives it when a record is settled twice or never.
 
+mod notes;
 mod refusals;
 mod simulation;
 mod table;
