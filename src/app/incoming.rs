@@ -62,6 +62,7 @@ fn entity(
         windows: Windows { quiet: entry.quiet, max_wait: entry.max_wait },
         confirm_gone: entry.confirm_gone,
         suppress_unchanged: entry.suppress_unchanged,
+        suppress_echo: entry.suppress_echo,
         second_read: entry.second_read,
         format: match entry.format {
             RecordFormat::CloudEvents => Format::CloudEvents,

@@ -1,5 +1,6 @@
 //! The outgoing path of a store, from its settings to a stage.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -9,17 +10,27 @@ use super::topics::StoreTopics;
 use crate::bigcommerce::StoreClient;
 use crate::config::{OutgoingSettings, Route as RouteKind, StoreSettings};
 use crate::kafka::append::IntakeProducer;
+use crate::outgoing::notes::{self, Intake, Noted};
 use crate::outgoing::{Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, To, Topics};
 use crate::telemetry::{Clock, SystemClock};
 
-/// The stage of a store, and the topics that it consumes.
-pub(super) fn stage(
+/// What the outgoing path of a store is made of.
+pub(super) struct Path {
+    pub(super) stage: Outgoing<StoreClient, IntakeProducer>,
+    /// The topics that it consumes.
+    pub(super) consumed: Vec<String>,
+    /// Appends notes of what it writes, until it is dropped.
+    pub(super) notes: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// The outgoing path of a store.
+pub(super) fn path(
     load: &Load,
     store: &StoreSettings,
     client: &Arc<StoreClient>,
     topics: &StoreTopics,
     appender: Arc<IntakeProducer>,
-) -> Result<(Outgoing<StoreClient, IntakeProducer>, Vec<String>)> {
+) -> Result<Path> {
     let out = Topics {
         results: topics.results.clone(),
         dlq: topics.dead_letters.clone(),
@@ -44,7 +55,12 @@ pub(super) fn stage(
         .collect();
     let consumed = routes.iter().map(|route| route.topic.to_string()).collect();
     let config = OutgoingConfig { routes, catalog: load.catalog.clone(), limits: Limits::default() };
-    Ok((Outgoing::new(config, appender, Arc::new(|| SystemClock.wall_ms())), consumed))
+    let mut stage = Outgoing::new(config, appender.clone(), Arc::new(|| SystemClock.wall_ms()));
+    let published = load.settings.incoming_of(&store.name).map(|entry| entry.entity.clone()).collect();
+    let (noted, waiting) = Noted::new(store.name.as_str().into(), published);
+    stage.note(store.name.as_str().into(), noted);
+    let intake = Intake { topic: topics.intake.clone(), partitions: out.ledger_partitions };
+    Ok(Path { stage, consumed, notes: Box::pin(notes::append(waiting, intake, appender)) })
 }
 
 /// What the records of a topic leave out.

@@ -158,10 +158,11 @@ impl Plan {
     fn outgoing(&self, drain: Drain) -> Result<Running> {
         let topics = StoreTopics::of(&self.load.settings, &self.store);
         let appender = Arc::new(IntakeProducer::new(self.ground.kafka.clone(), INTENT_DEADLINE)?);
-        let (stage, consumed) =
-            outgoing::stage(&self.load, self.settings(), &self.client, &topics, appender)?;
-        let consumed: Vec<&str> = consumed.iter().map(String::as_str).collect();
-        self.run(OUTGOING, &consumed, stage, drain)
+        let path = outgoing::path(&self.load, self.settings(), &self.client, &topics, appender)?;
+        let consumed: Vec<&str> = path.consumed.iter().map(String::as_str).collect();
+        let running = self.run(OUTGOING, &consumed, path.stage, drain)?;
+        // Notes end when the path has been dropped, and the last of them is appended.
+        Ok(Box::pin(async move { tokio::join!(running, path.notes).0 }))
     }
 
     /// A runner between the ends of a path on Kafka.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::place::{alternatives, is_callback_place};
+use super::change::Change;
+use super::place::{alternatives, is_callback_place, is_names};
 use super::row::{Entity, List, Resolve, Scope, Target, When};
 use super::{Fault, placeholders, scopes};
 
@@ -22,6 +23,29 @@ pub(super) fn entity(entity: &Entity, rows: &Rows<'_>, found: &mut Vec<Fault>) {
         if let Err(why) = scope(entity, item, rows) {
             add(format!("scope {:?} {why}", item.name));
         }
+    }
+    for action in &entity.action {
+        for item in &action.changes {
+            if let Err(why) = change(item, rows) {
+                add(format!("action {:?} {why}", action.name));
+            }
+        }
+    }
+}
+
+fn change(change: &Change, rows: &Rows<'_>) -> Result<(), String> {
+    let Some(changed) = rows.get(change.entity.as_str()) else {
+        return Err(format!("changes {:?}, which is no entity", change.entity));
+    };
+    if !changed.is_readable() {
+        return Err(format!("changes {:?}, which nothing says how to read", change.entity));
+    }
+    if change.by.is_empty() || change.fields.is_empty() {
+        return Err(format!("changes {:?}, and does not say which one, or what of it", change.entity));
+    }
+    match change.by.iter().find(|by| !is_names(&by.at) || !is_names(&by.field)) {
+        Some(by) => Err(format!("changes what {:?} names at {:?}, which are no places", by.field, by.at)),
+        None => Ok(()),
     }
 }
 

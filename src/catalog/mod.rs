@@ -6,6 +6,7 @@
 //! BigCommerce's that it names.
 
 pub mod caps;
+pub mod change;
 mod check;
 mod links;
 pub mod place;

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::change::Change;
 use crate::model::request::Method;
 
 /// One way to write an entity.
@@ -43,6 +44,9 @@ pub struct Action {
     /// For a body of items: the field that holds them, and how many there may be.
     #[serde(default)]
     pub items: Option<Items>,
+    /// What it changes besides the entity that it is an action of.
+    #[serde(default)]
+    pub changes: Vec<Change>,
     /// How commands of several things are written in one request; nothing where each needs its own.
     #[serde(default)]
     pub batch: Option<Batch>,

@@ -33,6 +33,7 @@ pub(super) const KEYS: &[&str] = &[
     "max_wait",
     "confirm_gone",
     "suppress_unchanged",
+    "suppress_echo",
     "second_read",
     "format",
     "topic",
@@ -98,6 +99,7 @@ fn plain(cx: &Reading<'_>, entity: String, kafka: &KafkaSettings) -> IncomingSet
         max_wait: defaults::MAX_WAIT,
         confirm_gone: defaults::CONFIRM_GONE,
         suppress_unchanged: false,
+        suppress_echo: false,
         second_read: Some(defaults::SECOND_READ),
         format: RecordFormat::CloudEvents,
         topic: kafka.topics.names.entity.clone(),
@@ -147,6 +149,7 @@ fn entry(
             .duration(cx, "confirm_gone", Duration::ZERO..=second * 86_400)
             .unwrap_or(base.confirm_gone),
         suppress_unchanged: section.flag(cx, "suppress_unchanged").unwrap_or(base.suppress_unchanged),
+        suppress_echo: section.flag(cx, "suppress_echo").unwrap_or(base.suppress_echo),
         second_read: second_read(cx, section).unwrap_or(base.second_read),
         format: section.choice(cx, "format", &FORMATS).unwrap_or(base.format),
         topic: template(cx, section, "topic", &of_topic).unwrap_or(base.topic),

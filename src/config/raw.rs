@@ -209,6 +209,8 @@ pub(super) struct Incoming {
     confirm_gone: Option<Time>,
     /// Settle callbacks that change nothing without a record. Default: false.
     suppress_unchanged: Option<Flag>,
+    /// Settle changes that the bridge itself made without a record. Default: false.
+    suppress_echo: Option<Flag>,
     /// How long after a callback an entity without a date of change is read once more; `off`: never. Default: 60s.
     second_read: Option<TimeOrOff>,
     /// Shape of the record. Default: cloudevents.

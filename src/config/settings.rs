@@ -223,6 +223,8 @@ pub struct IncomingSettings {
     pub confirm_gone: Duration,
     /// Callbacks that change nothing are settled without a record.
     pub suppress_unchanged: bool,
+    /// Changes that the bridge itself made are settled without a record.
+    pub suppress_echo: bool,
     /// How long after a callback an entity without a date of change is read once more; none: never.
     pub second_read: Option<Duration>,
     /// Shape of the published record.

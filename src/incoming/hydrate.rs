@@ -18,6 +18,7 @@ use super::plan::{self, Plan, SUB_RESOURCE_PAGE};
 use super::row::{self, Row};
 use super::settings::EntitySettings;
 use crate::catalog::{Pages, placeholders};
+use crate::model::content::content_of;
 use crate::model::envelope::{self, Page};
 use crate::model::ids::EntityId;
 use crate::model::reason::Reason;
@@ -96,7 +97,7 @@ pub async fn read<S: Store>(
     if reader.settings.path_includes().next().is_some() {
         for row in outcomes.iter_mut().filter_map(|(_, outcome)| outcome.as_mut().ok()).flatten() {
             let value: Value = serde_json::from_slice(&row.json).expect("it was put together of JSON");
-            row.content = row::content_of(&value);
+            row.content = content_of(&value);
         }
     }
     outcomes

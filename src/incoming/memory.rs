@@ -134,7 +134,8 @@ pub fn forgotten(key: &str, ledger: &Arc<str>, intake: &Partition) -> OutRecord 
     record(key.to_owned(), None, ledger, intake)
 }
 
-fn record(key: String, value: Option<Bytes>, ledger: &Arc<str>, intake: &Partition) -> OutRecord {
+/// A record of the ledger about the work of a partition of the intake.
+pub(super) fn record(key: String, value: Option<Bytes>, ledger: &Arc<str>, intake: &Partition) -> OutRecord {
     OutRecord {
         topic: ledger.clone(),
         partition: Some(intake.number),

@@ -33,6 +33,8 @@ pub enum Suppressed {
     NoRow,
     /// What was read is what was published.
     Unchanged,
+    /// The bridge wrote it, and the entity's settings leave that out.
+    Echo,
     /// A read that is at least as new was published.
     Superseded,
     /// The ids of its entities were found: it became hints of theirs.
@@ -50,6 +52,7 @@ impl Suppressed {
             Self::Filtered => "filtered",
             Self::NoRow => "no_row",
             Self::Unchanged => "unchanged",
+            Self::Echo => "echo",
             Self::Superseded => "superseded",
             Self::Resolved => "resolved",
             Self::Unresolved => "unresolved",

@@ -23,7 +23,7 @@ const JSON: &str = "application/json";
 const STRUCTURED: &str = "application/cloudevents+json";
 
 /// What one read became.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Publication<'a> {
     /// The store.
     pub store: &'a StoreSettings,
@@ -35,6 +35,8 @@ pub struct Publication<'a> {
     pub read_at_ms: i64,
     /// It is older than it should be.
     pub suspect: bool,
+    /// The command of the bridge that made it what it is; none where it was changed in the store.
+    pub command: Option<&'a str>,
 }
 
 /// Why a row could not be published.
@@ -136,7 +138,7 @@ impl Publication<'_> {
         push("bc_events_count", self.events().count().to_string());
         push("bc_read_at", rfc3339(self.read_at_ms));
         push("bc_version", self.version(version));
-        push("bc_origin", "store".into());
+        push("bc_origin", self.command.map_or_else(|| "store".into(), |command| format!("bridge:{command}")));
         if self.suspect {
             push("bc_suspect_stale", "1".into());
         }
@@ -276,6 +278,7 @@ mod tests {
             gathering: &gathering,
             read_at_ms: 1_700_000_000_123,
             suspect: false,
+            command: None,
         };
         let json = Bytes::from_static(br#"{"id":1,"price":"9.90","x":1.0}"#);
         publication.row(&Row { id: EntityId::parse("1").unwrap(), json, version: Some(77), content: 1 })

@@ -42,6 +42,8 @@ pub struct EntitySettings {
     pub confirm_gone: Duration,
     /// Live events that find the published content are settled without a record.
     pub suppress_unchanged: bool,
+    /// Changes that the bridge itself made are settled without a record.
+    pub suppress_echo: bool,
     /// When an entity without a date is read once more after a callback: its read may have come too early, and
     /// nothing would show it.
     pub second_read: Option<Duration>,

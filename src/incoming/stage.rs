@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tracing::debug;
 
 use super::coalesce::{Gathered, Urgency};
 use super::decode::NotUnderstood;
+use super::echo::{self, Echoes};
 use super::hydrate::{self, Outcome};
 use super::line::{Line, Yields};
 use super::memory::{self, Memory, Restored};
@@ -24,6 +26,7 @@ use crate::model::ids::EntityKey;
 use crate::model::reason::Reason;
 use crate::model::record::{InRecord, OutRecord, Partition};
 use crate::model::request::{Purpose, Reply};
+use crate::model::written::{is_of_notes, notes_of};
 use crate::runtime::ports::{Job, Settled, Stage, Store};
 
 mod carried;
@@ -64,6 +67,7 @@ pub struct Incoming<S> {
     clock: WallClock,
     lines: BTreeMap<Arc<str>, Line>,
     memory: Memory,
+    echoes: Echoes,
     /// Keys that the ledger may forget, with the partitions whose ledger holds them.
     outdated: Vec<(String, Partition)>,
     /// The highest offset that was taken of each partition.
@@ -88,12 +92,13 @@ impl<S: Store> Incoming<S> {
         let lines = entities.flat_map(lines_of).map(|line| (line.name.clone(), line)).collect();
         Self {
             settings,
-            catalog,
             store,
             meter,
             clock,
             lines,
             memory: Memory::default(),
+            echoes: Echoes::new(&catalog),
+            catalog,
             outdated: Vec::new(),
             newest: BTreeMap::new(),
             closed_until: None,
@@ -165,6 +170,22 @@ impl<S: Store> Incoming<S> {
         None
     }
 
+    /// Takes notes of what the bridge wrote. The ledger keeps them for the next owner of the partition.
+    fn noted(&mut self, record: &InRecord) -> Settled {
+        let now_ms = (self.clock)();
+        self.outdated.extend(self.echoes.expired(now_ms));
+        let mut records: Vec<OutRecord> = self.forgotten().collect();
+        let Some((value, notes)) = record.value.as_ref().and_then(|value| Some((value, notes_of(value)?)))
+        else {
+            debug!(offset = record.position.offset, "notes of what was written cannot be read");
+            return self.settle(record, records);
+        };
+        let (intake, key) = (&record.position.partition, echo::ledger_key(record.position.offset));
+        self.echoes.take(notes, (intake, &key), now_ms);
+        records.push(memory::record(key, Some(value.clone()), &self.settings.ledger, intake));
+        self.settle(record, records)
+    }
+
     /// The hints that planned reads become.
     fn rechecks(&self, due: Vec<(i64, EntityKey)>) -> Settled {
         let configured = due.into_iter().filter(|(_, key)| self.lines.contains_key(&key.entity));
@@ -233,6 +254,7 @@ impl<S: Store> Stage for Incoming<S> {
     fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>) {
         let now_ms = (self.clock)();
         for (key, value) in ledger {
+            self.echoes.restore(&key, &value, partition, now_ms);
             if self.memory.restore(&key, &value, now_ms) == Restored::Outdated {
                 self.outdated.push((key, partition.clone()));
             }
@@ -242,6 +264,9 @@ impl<S: Store> Stage for Incoming<S> {
     fn accept(&mut self, record: InRecord, now: Instant) -> Vec<Settled> {
         let newest = self.newest.entry(record.position.partition.clone()).or_default();
         *newest = record.position.offset.max(*newest);
+        if is_of_notes(&record) {
+            return vec![self.noted(&record)];
+        }
         if let Some(hint) = Hint::from_record(&record) {
             return self.take(hint, record, now).into_iter().collect();
         }
@@ -309,6 +334,7 @@ impl<S: Store> Stage for Incoming<S> {
             line.clear();
         }
         self.memory.clear();
+        self.echoes.clear();
         self.outdated.clear();
         self.newest.clear();
     }
@@ -318,6 +344,8 @@ impl<S: Store> Stage for Incoming<S> {
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_echo;
 #[cfg(test)]
 mod tests_replay;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A hint: "look at this entity again". The only thing that the intake topic carries.
+//! A hint: "look at this entity again". The only thing that the intake topic carries, besides notes of what the
+//! bridge wrote itself ([`super::written`]).
 //!
 //! Callbacks, polls, snapshots, sweeps and re-syncs all become hints, so that there is one path and one rule of
 //! order. What is published is read after the hint was consumed, with one exception: a hint made from a row of a

@@ -4,6 +4,7 @@
 //! checked when it was made and is not checked again.
 
 pub mod command;
+pub mod content;
 pub mod dead_letter;
 pub mod envelope;
 pub mod hint;
@@ -13,3 +14,4 @@ pub mod reason;
 pub mod record;
 pub mod request;
 pub mod signal;
+pub mod written;

@@ -16,6 +16,7 @@ mod dry;
 mod guard;
 pub mod halts;
 mod known;
+pub mod notes;
 mod plan;
 mod send;
 mod settle;
@@ -42,6 +43,7 @@ use apply::{Applying, Ending, Step};
 use batch::Outbox;
 use decode::{Checked, Refusal};
 use known::{Known, State};
+use notes::Noted;
 use plan::Plan;
 
 use crate::catalog::Catalog;
@@ -129,6 +131,8 @@ pub struct Outgoing<S, A> {
     catalog: Arc<Catalog>,
     limits: Limits,
     appender: Arc<A>,
+    /// Where stores' writes are noted, by the store.
+    noted: HashMap<Arc<str>, Noted>,
     clock: Clock,
     /// Counts assignments: what a job of an earlier one brings is nobody's.
     generation: u64,
@@ -213,12 +217,18 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             catalog: config.catalog,
             limits: config.limits,
             appender,
+            noted: HashMap::new(),
             clock,
             generation: 0,
             lease: Lease::unbounded(),
             jobs: Vec::new(),
             now: None,
         }
+    }
+
+    /// Notes what is written to a store from now on.
+    pub fn note(&mut self, store: Arc<str>, noted: Noted) {
+        self.noted.insert(store, noted);
     }
 
     /// The topics that it takes records of.
@@ -315,6 +325,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         let (topics, command) = (&item.route.topics, &item.command);
         let times = (item.first_seen_ms, (self.clock)());
         let (mut settled, result) = settle::ended(topics, &item.record, command, ending, times);
+        if let Some(noted) = self.noted.get(&item.route.store) {
+            noted.written(command, ending, times.1);
+        }
         report(&item, ending);
         let name = (topics.ledger.clone(), command.id.clone());
         self.known.done(name, ending.outcome, result);

@@ -97,15 +97,7 @@ pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
     let guard = guard(command, class)?;
     // What was read right before the write holds for this write alone.
     let part = if guard.is_none() { batch::part(command, action, &body, (class, &write)) } else { None };
-    Ok(Plan {
-        class,
-        part,
-        write,
-        already_so: action.already_so.clone(),
-        probe,
-        update: None,
-        guard,
-    })
+    Ok(Plan { class, part, write, already_so: action.already_so.clone(), probe, update: None, guard })
 }
 
 fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {

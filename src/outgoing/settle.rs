@@ -239,16 +239,21 @@ pub(super) fn as_json(body: &Bytes) -> Option<Box<RawValue>> {
 }
 
 /// The id of the thing that was written: out of the reply, else out of the path.
-fn resource_id(command: &Checked, ending: &Ending) -> Option<String> {
+pub(super) fn resource_id(command: &Checked, ending: &Ending) -> Option<String> {
     if !matches!(ending.outcome, Outcome::Applied | Outcome::Partial) {
         return from_path(command);
     }
-    let row = match (&ending.found, &ending.last) {
+    let row = written_row(ending);
+    from_row(command, row.as_ref()).or_else(|| ending.found_id.clone()).or_else(|| from_path(command))
+}
+
+/// The thing that was written, as the store told it.
+pub(super) fn written_row(ending: &Ending) -> Option<Value> {
+    match (&ending.found, &ending.last) {
         (Some(row), _) => Some(row.clone()),
         (None, Some(last)) => serde_json::from_slice(&last.body).ok().and_then(row),
         (None, None) => None,
-    };
-    from_row(command, row.as_ref()).or_else(|| ending.found_id.clone()).or_else(|| from_path(command))
+    }
 }
 
 /// The one thing that a reply is about.

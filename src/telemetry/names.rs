@@ -114,13 +114,14 @@ pub const PURPOSES: [&str; 7] = ["live", "command", "upkeep", "sync", "poll", "s
 /// Label `outcome` of a command.
 pub const COMMAND_OUTCOMES: [&str; 6] = ["applied", "rejected", "partial", "unknown", "dead", "dry_run"];
 /// Label `outcome` of a hint: listed by a record, or ended without one.
-pub const HINT_OUTCOMES: [&str; 10] = [
+pub const HINT_OUTCOMES: [&str; 11] = [
     "published",
     "duplicate",
     "not_configured",
     "filtered",
     "no_row",
     "unchanged",
+    "echo",
     "superseded",
     "resolved",
     "unresolved",

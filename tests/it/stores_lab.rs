@@ -106,9 +106,14 @@ fn load(text: &Value) -> Result<Settings, Vec<config::MistakeRow>> {
 impl Bridge {
     /// Starts with these stores and waits until it is ready.
     pub(crate) async fn start(stores: &[Value]) -> Self {
+        Self::start_with(stores, |_| {}).await
+    }
+
+    /// The same, with other settings.
+    pub(crate) async fn start_with(stores: &[Value], change: impl FnOnce(&mut Value)) -> Self {
         let servers = std::env::var("KAFKA_BOOTSTRAP_SERVERS").unwrap_or_else(|_| "embedded".into());
         let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
-        let text = json!({
+        let mut text = json!({
             "kafka": {
                 "bootstrap_servers": servers, "prefix": prefix,
                 "topics": { "partitions": 2, "replication_factor": 1 },
@@ -118,6 +123,7 @@ impl Bridge {
             "stores": stores,
             "incoming": [{ "entity": "product" }],
         });
+        change(&mut text);
         let settings = load(&text).unwrap();
         let text = Arc::new(Mutex::new(text));
         let again = text.clone();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Incoming;
 use crate::incoming::coalesce::Gathering;
+use crate::incoming::echo::{Echoes, Seen};
 use crate::incoming::known::{Known, Recheck, State};
 use crate::incoming::meter::Suppressed;
 use crate::incoming::publish::{NotPublished, Publication};
@@ -42,6 +43,7 @@ struct Made {
     published: usize,
     dead: usize,
     unchanged: usize,
+    echoes: usize,
     filtered: usize,
 }
 
@@ -55,6 +57,7 @@ impl<S: Store> Incoming<S> {
         read: Fresh,
     ) -> Settled {
         let (before, now_ms) = (self.memory.get(key), (self.clock)());
+        self.outdated.extend(self.echoes.expired(now_ms));
         let mut known = before.clone();
         let is_group = settings.row.hint_key.is_some();
         let publication = Publication {
@@ -63,6 +66,7 @@ impl<S: Store> Incoming<S> {
             gathering,
             read_at_ms: read.read_at_ms,
             suspect: read.suspect,
+            command: None,
         };
         let mut made = Made::default();
         let meant = gathering.rows();
@@ -76,7 +80,11 @@ impl<S: Store> Incoming<S> {
             if skips && is_same {
                 made.unchanged += 1;
             } else {
-                self.row(&publication, row, &mut made);
+                let command = self.echoes.of_row(row, publication.seen(state));
+                match publication.caused_by(command.as_deref()) {
+                    Some(publication) => self.row(&publication, row, &mut made),
+                    None => made.echoes += 1,
+                }
             }
             let seen = State {
                 version: row.version.or(state.version),
@@ -89,8 +97,9 @@ impl<S: Store> Incoming<S> {
                 false => known.state = seen,
             }
         }
-        let is_lost =
-            is_group && read.whole && self.vanished(&publication, &read.rows, &mut known, &mut made);
+        let is_lost = is_group
+            && read.whole
+            && vanished(&publication, &mut self.echoes, &read.rows, (&mut known, &mut made, now_ms));
         known.recheck = self.recheck((settings, gathering), (&before, &known), &read, is_lost);
         if is_group && read.whole {
             known.state.seen_ms = now_ms.max(before.state.seen_ms);
@@ -108,9 +117,10 @@ impl<S: Store> Incoming<S> {
         read_at_ms: i64,
     ) -> Settled {
         let (before, now_ms) = (self.memory.get(key), (self.clock)());
+        self.outdated.extend(self.echoes.expired(now_ms));
         let mut known = before.clone();
-        let publication =
-            Publication { store: &self.settings, settings, gathering, read_at_ms, suspect: false };
+        let (store, suspect, command) = (&self.settings, false, None);
+        let publication = Publication { store, settings, gathering, read_at_ms, suspect, command };
         let mut made = Made::default();
         // A later state of it counts, an earlier one is a replica that lags.
         let gone = |state: State| State {
@@ -124,16 +134,14 @@ impl<S: Store> Incoming<S> {
             let left = before.rows.iter().filter(|row| !row.state.gone).map(|row| &row.id);
             let rows: BTreeSet<&EntityId> = named.chain(left).collect();
             for row in rows {
-                made.records.extend(publication.gone(row));
-                made.published += 1;
+                made.gone(&publication, &mut self.echoes, row, before.row(row));
                 known.set_row(row, gone(before.row(row)));
             }
             known.state.seen_ms = now_ms.max(before.state.seen_ms);
         } else if before.state.gone && skips_unchanged(settings, gathering) {
             made.unchanged += 1;
         } else {
-            made.records = publication.gone(&key.id);
-            made.published += 1;
+            made.gone(&publication, &mut self.echoes, &key.id, before.state);
             known.state = gone(before.state);
         }
         known.recheck = None;
@@ -160,50 +168,6 @@ impl<S: Store> Incoming<S> {
                 made.dead += 1;
             }
         }
-    }
-
-    /// The rows of a group that were published and are there no more. One read without a row is no proof, unless a
-    /// callback said that it was deleted; whether another read must confirm it.
-    fn vanished(
-        &self,
-        publication: &Publication<'_>,
-        rows: &[Row],
-        known: &mut Known,
-        made: &mut Made,
-    ) -> bool {
-        let (gathering, at, now_ms) = (publication.gathering, publication.read_at_ms, (self.clock)());
-        let there: BTreeSet<&EntityId> = rows.iter().map(|row| &row.id).collect();
-        let confirm_ms = i64::try_from(publication.settings.confirm_gone.as_millis()).unwrap_or(i64::MAX);
-        let mut is_lost = false;
-        for row in known.rows.iter_mut().filter(|row| !row.state.gone) {
-            if there.contains(&row.id) {
-                row.missed_ms = 0;
-                continue;
-            }
-            let is_confirmed = row.missed_ms != 0 && at - row.missed_ms >= confirm_ms;
-            if !is_confirmed && !gathering.says_row_deleted(&row.id) {
-                is_lost = true;
-                if row.missed_ms == 0 {
-                    row.missed_ms = at;
-                }
-                continue;
-            }
-            made.records.extend(publication.gone(&row.id));
-            made.published += 1;
-            let version = row.state.version.max(gathering.created_at());
-            row.state = State { version, seen_ms: now_ms.max(row.state.seen_ms), content: 0, gone: true };
-        }
-        // What was never published and is said to be deleted: readers may know it from before the ledger.
-        let named: BTreeSet<EntityId> = gathering.rows().into_iter().flatten().cloned().collect();
-        for row in named.iter().filter(|row| !there.contains(row) && gathering.says_row_deleted(row)) {
-            if known.rows.iter().all(|known| known.id != *row) {
-                made.records.extend(publication.gone(row));
-                made.published += 1;
-                let version = gathering.created_at();
-                known.set_row(row, State { version, seen_ms: now_ms, content: 0, gone: true });
-            }
-        }
-        is_lost
     }
 
     /// Whether and when what was just read should be read once more, though nobody asks for it.
@@ -249,10 +213,11 @@ impl<S: Store> Incoming<S> {
                 self.meter.repaired(&self.settings.name, entity, made.published);
             }
         } else if made.dead == 0 {
-            let why = match (made.unchanged, made.filtered) {
-                (0, 0) => Suppressed::NoRow,
-                (_, 0) => Suppressed::Unchanged,
-                (_, _) => Suppressed::Filtered,
+            let why = match (made.unchanged, made.echoes, made.filtered) {
+                (0, 0, 0) => Suppressed::NoRow,
+                (_, 0, 0) => Suppressed::Unchanged,
+                (_, _, 0) => Suppressed::Echo,
+                (_, _, _) => Suppressed::Filtered,
             };
             self.meter.suppressed(entity, why, hints);
         }
@@ -279,11 +244,87 @@ impl<S: Store> Incoming<S> {
     }
 }
 
+impl Made {
+    /// The records that say that one thing is gone, unless the bridge deleted it and its echo is not wanted.
+    fn gone(&mut self, publication: &Publication<'_>, echoes: &mut Echoes, id: &EntityId, before: State) {
+        let command = echoes.of_gone(id, publication.seen(before));
+        match publication.caused_by(command.as_deref()) {
+            Some(publication) => {
+                self.records.extend(publication.gone(id));
+                self.published += 1;
+            }
+            None => self.echoes += 1,
+        }
+    }
+}
+
+impl<'a> Publication<'a> {
+    /// What the echoes of a thing are judged by.
+    fn seen(&self, before: State) -> Seen<'a> {
+        Seen { entity: &self.settings.row.name, read_at_ms: self.read_at_ms, before }
+    }
+
+    /// The publication of what a command of the bridge wrote; none where nobody wants to hear of that. Who asks for
+    /// an entity gets it in any case.
+    fn caused_by<'b>(&self, command: Option<&'b str>) -> Option<Publication<'b>>
+    where
+        'a: 'b,
+    {
+        let is_unwanted = command.is_some() && self.settings.suppress_echo && !is_asked_for(self.gathering);
+        (!is_unwanted).then_some(Publication { command, ..*self })
+    }
+}
+
+/// The rows of a group that were published and are there no more. One read without a row is no proof, unless a
+/// callback said that it was deleted; whether another read must confirm it.
+fn vanished(
+    publication: &Publication<'_>,
+    echoes: &mut Echoes,
+    rows: &[Row],
+    (known, made, now_ms): (&mut Known, &mut Made, i64),
+) -> bool {
+    let (gathering, at) = (publication.gathering, publication.read_at_ms);
+    let there: BTreeSet<&EntityId> = rows.iter().map(|row| &row.id).collect();
+    let confirm_ms = i64::try_from(publication.settings.confirm_gone.as_millis()).unwrap_or(i64::MAX);
+    let mut is_lost = false;
+    for row in known.rows.iter_mut().filter(|row| !row.state.gone) {
+        if there.contains(&row.id) {
+            row.missed_ms = 0;
+            continue;
+        }
+        let is_confirmed = row.missed_ms != 0 && at - row.missed_ms >= confirm_ms;
+        if !is_confirmed && !gathering.says_row_deleted(&row.id) {
+            is_lost = true;
+            if row.missed_ms == 0 {
+                row.missed_ms = at;
+            }
+            continue;
+        }
+        made.gone(publication, echoes, &row.id, row.state);
+        let version = row.state.version.max(gathering.created_at());
+        row.state = State { version, seen_ms: now_ms.max(row.state.seen_ms), content: 0, gone: true };
+    }
+    // What was never published and is said to be deleted: readers may know it from before the ledger.
+    let named: BTreeSet<EntityId> = gathering.rows().into_iter().flatten().cloned().collect();
+    for row in named.iter().filter(|row| !there.contains(row) && gathering.says_row_deleted(row)) {
+        if known.rows.iter().all(|known| known.id != *row) {
+            made.gone(publication, echoes, row, State::default());
+            let version = gathering.created_at();
+            known.set_row(row, State { version, seen_ms: now_ms, content: 0, gone: true });
+        }
+    }
+    is_lost
+}
+
 /// Whether content that is published already is published again: to those who asked for it, and after callbacks
 /// unless the settings say otherwise.
 fn skips_unchanged(settings: &EntitySettings, gathering: &Gathering) -> bool {
-    let is_asked_for = gathering.has(Cause::Sync) || gathering.has(Cause::Snapshot);
-    !is_asked_for && (settings.suppress_unchanged || !gathering.has_callback())
+    !is_asked_for(gathering) && (settings.suppress_unchanged || !gathering.has_callback())
+}
+
+/// Whether a person wants to have the entity, however it is.
+fn is_asked_for(gathering: &Gathering) -> bool {
+    gathering.has(Cause::Sync) || gathering.has(Cause::Snapshot)
 }
 
 /// Whether two notes differ in more than the time of their reads.

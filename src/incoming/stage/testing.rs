@@ -16,6 +16,7 @@ pub(crate) fn settings(entity: &str) -> EntitySettings {
         windows: Windows { quiet: Duration::from_millis(250), max_wait: Duration::from_secs(2) },
         confirm_gone: Duration::from_secs(60),
         suppress_unchanged: false,
+        suppress_echo: false,
         second_read: None,
         format: Format::CloudEvents,
         parameters: None,

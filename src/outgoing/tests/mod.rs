@@ -3,6 +3,7 @@
 
 mod guarded;
 mod mapped;
+mod notes;
 mod refusals;
 mod simulation;
 mod table;
