@@ -20,17 +20,15 @@ use crate::runtime::{Drain, Lifecycle};
 /// Between two tries to read the signals.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Follows the signals until the drain.
-pub(super) fn start(
-    client: ClientSettings,
-    topic: Arc<str>,
-    decisions: Decisions,
-    lifecycle: &mut Lifecycle,
-) {
+/// What people decide, followed until the drain.
+pub(super) fn start(client: &ClientSettings, topic: Arc<str>, lifecycle: &mut Lifecycle) -> Decisions {
+    let (decisions, client) = (Decisions::default(), client.clone());
+    let followed = decisions.clone();
     lifecycle.start("decisions", |drain| async move {
-        follow(&client, &topic, &decisions, &drain).await;
+        follow(&client, &topic, &followed, &drain).await;
         Ok::<(), Infallible>(())
     });
+    decisions
 }
 
 async fn follow(client: &ClientSettings, topic: &Arc<str>, decisions: &Decisions, drain: &Drain) {

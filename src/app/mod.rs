@@ -54,6 +54,7 @@ use crate::bigcommerce::StoreState;
 use crate::config::Settings;
 use crate::console::{Console, ConsoleConfig, ConsoleState};
 use crate::model::reason::Reason;
+use crate::outgoing::Decisions;
 use crate::receiver::Receiver;
 use crate::runtime::Lifecycle;
 use crate::telemetry::{Metrics, Readiness};
@@ -150,12 +151,7 @@ impl App {
             false => None,
         };
         let starting = readiness.part("kafka");
-        let cluster =
-            Cluster::reach(&settings, options.embedded_listen, options.embedded_data.as_deref()).await?;
-        for degraded in cluster::prepare(&cluster.client, &settings).await? {
-            warn!("a promise is degraded: {degraded}");
-            metrics.promise_degraded("P1", true);
-        }
+        let cluster = reach(&settings, &options, &metrics).await?;
         starting.ready();
         if console.is_some() {
             signals.start(&cluster.client, &mut lifecycle)?;
@@ -173,7 +169,12 @@ impl App {
         let (fatal, fatals) = mpsc::channel(1);
         let paths = options.paths();
         let health = Health::new(&readiness, &paths);
-        let ground = Ground { kafka: cluster.client.clone(), metrics: metrics.clone(), health, paths, fatal };
+        let decisions = match paths.contains(&unit::OUTGOING) {
+            true => decisions::start(&cluster.client, signals::signals_topic(&settings), &mut lifecycle),
+            false => Decisions::default(),
+        };
+        let (kafka, metrics_of) = (cluster.client.clone(), metrics.clone());
+        let ground = Ground { kafka, metrics: metrics_of, health, paths, decisions, fatal };
         let stores = in_force.subscribe();
         let mut fleet = Fleet {
             ground: Arc::new(ground),
@@ -223,6 +224,16 @@ fn start_receiver(receiver: Receiver<receiving::Intake>, lifecycle: &mut Lifecyc
         }
         Ok::<(), std::convert::Infallible>(())
     });
+}
+
+/// Reaches Kafka, or starts the built-in broker, and sees to the topics.
+async fn reach(settings: &Settings, options: &Options, metrics: &Metrics) -> Result<Cluster> {
+    let cluster = Cluster::reach(settings, options.embedded_listen, options.embedded_data.as_deref()).await?;
+    for degraded in cluster::prepare(&cluster.client, settings).await? {
+        warn!("a promise is degraded: {degraded}");
+        metrics.promise_degraded("P1", true);
+    }
+    Ok(cluster)
 }
 
 /// What the console shows and can do.

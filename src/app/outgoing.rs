@@ -8,10 +8,12 @@ use anyhow::Result;
 use super::load::Load;
 use super::topics::StoreTopics;
 use crate::bigcommerce::StoreClient;
-use crate::config::{OutgoingSettings, Route as RouteKind, StoreSettings};
+use crate::config::{self, OutgoingSettings, Route as RouteKind, StoreSettings};
 use crate::kafka::append::IntakeProducer;
 use crate::outgoing::notes::{self, Intake, Noted};
-use crate::outgoing::{Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, To, Topics};
+use crate::outgoing::{
+    Decisions, Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, To, Topics,
+};
 use crate::telemetry::{Clock, SystemClock};
 
 /// What the outgoing path of a store is made of.
@@ -28,9 +30,10 @@ pub(super) fn path(
     load: &Load,
     store: &StoreSettings,
     client: &Arc<StoreClient>,
-    topics: &StoreTopics,
     appender: Arc<IntakeProducer>,
+    decisions: Decisions,
 ) -> Result<Path> {
+    let topics = StoreTopics::of(&load.settings, &store.name);
     let out = Topics {
         results: topics.results.clone(),
         dlq: topics.dead_letters.clone(),
@@ -49,12 +52,17 @@ pub(super) fn path(
             topics: out.clone(),
             fixed: fixed(entry),
             mapping: mapping(entry),
-            on_failure: OnFailure::Skip,
+            on_failure: match entry.on_failure {
+                config::OnFailure::Skip => OnFailure::Skip,
+                config::OnFailure::HaltKey => OnFailure::HaltKey,
+            },
+            stop_at: entry.stop_at,
             dry_run: entry.dry_run,
         })
         .collect();
     let consumed = routes.iter().map(|route| route.topic.to_string()).collect();
-    let config = OutgoingConfig { routes, catalog: load.catalog.clone(), limits: Limits::default() };
+    let (catalog, limits) = (load.catalog.clone(), Limits::default());
+    let config = OutgoingConfig { routes, catalog, limits, decisions };
     let mut stage = Outgoing::new(config, appender.clone(), Arc::new(|| SystemClock.wall_ms()));
     let published = load.settings.incoming_of(&store.name).map(|entry| entry.entity.clone()).collect();
     let (noted, waiting) = Noted::new(store.name.as_str().into(), published);

@@ -26,6 +26,7 @@ use crate::kafka::consume::GroupConsumer;
 use crate::kafka::ledger::Ledger;
 use crate::kafka::settings::ClientSettings;
 use crate::kafka::transact::{TransactLimits, TransactionalProducer};
+use crate::outgoing::Decisions;
 use crate::runtime::ports::Stage;
 use crate::runtime::runner::Runner;
 use crate::runtime::{Drain, DrainTrigger, spawn};
@@ -49,6 +50,8 @@ pub(super) struct Ground {
     pub(super) health: Health,
     /// The paths that this process takes on.
     pub(super) paths: Vec<&'static str>,
+    /// What people decide about commands that stand still.
+    pub(super) decisions: Decisions,
     /// Told of a failure that is the process's.
     pub(super) fatal: mpsc::Sender<anyhow::Error>,
 }
@@ -156,9 +159,14 @@ impl Plan {
     }
 
     fn outgoing(&self, drain: Drain) -> Result<Running> {
-        let topics = StoreTopics::of(&self.load.settings, &self.store);
         let appender = Arc::new(IntakeProducer::new(self.ground.kafka.clone(), INTENT_DEADLINE)?);
-        let path = outgoing::path(&self.load, self.settings(), &self.client, &topics, appender)?;
+        let path = outgoing::path(
+            &self.load,
+            self.settings(),
+            &self.client,
+            appender,
+            self.ground.decisions.clone(),
+        )?;
         let consumed: Vec<&str> = path.consumed.iter().map(String::as_str).collect();
         let running = self.run(OUTGOING, &consumed, path.stage, drain)?;
         // Notes end when the path has been dropped, and the last of them is appended.

@@ -72,3 +72,7 @@ pub const NO_FILE: &str = include_str!("no_file.yaml");
 /// Between two readings of everything, where others ask for what changed (`incoming[].poll.full`, `.sweep.full`). Once a
 /// day, as a list of a large store takes hundreds of calls.
 pub const FULL: Duration = Duration::from_secs(86_400);
+
+/// Of a route's last commands so many percent may end as dead letters: more than any bad batch should, less than a
+/// broken mapping does.
+pub const STOP_AT_PERCENT: u8 = 50;

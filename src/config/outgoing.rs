@@ -1,5 +1,6 @@
 //! `outgoing:`: which topics are read, and how their records become commands.
 
+use super::defaults;
 use super::incoming::{entity, store};
 use super::mistake::Mistake;
 use super::section::{Reading, Section, closest, quoted};
@@ -19,6 +20,7 @@ pub(super) const KEYS: &[&str] = &[
     "query",
     "payload",
     "on_failure",
+    "stop_at",
     "dry_run",
     "tests",
 ];
@@ -59,6 +61,7 @@ fn commands(kafka: &KafkaSettings, store: &StoreSettings) -> OutgoingSettings {
         transform: Mapping::identity(),
         parts: Vec::new(),
         on_failure: OnFailure::Skip,
+        stop_at: Some(defaults::STOP_AT_PERCENT),
         dry_run: false,
         tests: Vec::new(),
     }
@@ -85,11 +88,13 @@ fn entry(
     let route = route(cx, section);
     let words = [("skip", OnFailure::Skip), ("halt-key", OnFailure::HaltKey)];
     let on_failure = section.choice(cx, "on_failure", &words).unwrap_or(OnFailure::Skip);
-    if on_failure == OnFailure::HaltKey {
-        let at = &section.path;
-        let text = "accepted, not active in this release: a failed command does not hold up its key";
-        cx.warnings.push(format!("{at}: on_failure: halt-key: {text}"));
-    }
+    let stop_at = section.parsed(cx, "stop_at", "a share from 1% to 100%, or off", |text| match text {
+        "off" => Some(None),
+        share => values::percent(share)
+            .filter(|share| (0.01..=1.0).contains(share))
+            .map(|share| Some((share * 100.0) as u8)),
+    });
+    let stop_at = stop_at.unwrap_or(Some(defaults::STOP_AT_PERCENT));
     let filter = section.record_mapping(cx, "filter");
     let transform = section.record_mapping(cx, "transform").unwrap_or_else(Mapping::identity);
     let parts = parts(cx, section);
@@ -106,6 +111,7 @@ fn entry(
         transform,
         parts,
         on_failure,
+        stop_at,
         dry_run,
         tests,
     })

@@ -293,6 +293,9 @@ pub(super) struct Outgoing {
     payload: Option<String>,
     /// skip: the key goes on after a dead letter; halt-key: it waits. Default: skip.
     on_failure: Option<OnFailure>,
+    /// The share of dead letters among the last 200 commands at which the route stops and waits for a person, or off.
+    /// Default: 50%.
+    stop_at: Option<String>,
     /// Check and plan, answer with what would be sent, send nothing. Default: false.
     dry_run: Option<Flag>,
     /// Examples for `bcbridge test`.

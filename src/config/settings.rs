@@ -285,6 +285,8 @@ pub struct OutgoingSettings {
     pub parts: Vec<(&'static str, Mapping)>,
     /// What a dead-lettered record means for its key.
     pub on_failure: OnFailure,
+    /// Percent of the last commands that may end as dead letters before the route stops; none never stops it.
+    pub stop_at: Option<u8>,
     /// Check and plan, tell what would be sent, send nothing.
     pub dry_run: bool,
     /// Examples run by `bcbridge test`.

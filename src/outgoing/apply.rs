@@ -210,11 +210,21 @@ impl Applying {
         !self.is_meant
     }
 
-    /// Nothing was sent, since Kafka did not take the intent.
-    pub(super) fn on_no_intent(&mut self, now: Instant, draw: f64) -> Step {
+    /// Whether it may wait as well as one that was never begun: nothing of it can have had an effect.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.ever_in_doubt && self.doubts == 0
+    }
+
+    /// What the last step said was not sent.
+    pub(super) fn withdraw(&mut self) {
         if matches!(self.phase, Phase::Write | Phase::Update { .. }) {
             self.attempts = self.attempts.saturating_sub(1);
         }
+    }
+
+    /// Nothing was sent, since Kafka did not take the intent.
+    pub(super) fn on_no_intent(&mut self, now: Instant, draw: f64) -> Step {
+        self.withdraw();
         self.be_patient(Duration::ZERO, "its intent could not be made durable", now, draw)
     }
 

@@ -18,9 +18,11 @@ pub mod halts;
 mod known;
 pub mod notes;
 mod plan;
+mod route;
 mod send;
 mod settle;
 mod share;
+mod stand;
 #[cfg(test)]
 mod tests;
 mod transform;
@@ -35,6 +37,7 @@ use bytes::Bytes;
 pub use apply::Budget;
 pub use decisions::{About, Decision, Decisions};
 pub use decode::{Fixed, needed_ids};
+pub use route::{Limits, OnFailure, OutgoingConfig, Route};
 pub use settle::{Topics, header};
 pub use transform::{Mapping, To};
 pub use trial::{Trial, trial};
@@ -42,12 +45,14 @@ pub use trial::{Trial, trial};
 use apply::{Applying, Ending, Step};
 use batch::Outbox;
 use decode::{Checked, Refusal};
+use halts::Halts;
 use known::{Known, State};
 use notes::Noted;
 use plan::Plan;
+use share::Share;
 
 use crate::catalog::Catalog;
-use crate::engine::lanes::{self, Lanes};
+use crate::engine::lanes::Lanes;
 use crate::model::command::Outcome;
 use crate::model::dead_letter::{FailedAt, replay_count};
 use crate::model::record::{InRecord, OutRecord, Partition, Position};
@@ -59,65 +64,6 @@ const TWIN_WAIT: Duration = Duration::from_secs(1);
 /// Entries that the ledger forgets in one transaction, at most: a small part of it.
 const MAX_FORGOTTEN: usize = 100;
 
-/// What becomes of a key whose command failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnFailure {
-    /// The next command of the key is applied.
-    #[default]
-    Skip,
-}
-
-/// One topic of commands, and the store that they are for.
-pub struct Route<S> {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The store's name. Routes of one name share lanes' bounds, and must share the client and the topics.
-    pub store: Arc<str>,
-    /// The store.
-    pub client: Arc<S>,
-    /// Where results, dead letters and the ledger go.
-    pub topics: Topics,
-    /// What the topic's records are for, where they do not say it.
-    pub fixed: Option<Fixed>,
-    /// Which of the topic's records are commands, and how they become command objects.
-    pub mapping: Mapping,
-    /// What becomes of a key whose command failed.
-    pub on_failure: OnFailure,
-    /// Commands are checked and planned, and never sent.
-    pub dry_run: bool,
-}
-
-/// Bounds of the outgoing path.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Of each store: keys that are open at the same time, and those of them whose commands are looked at before they
-    /// are sent, or end without that.
-    pub lanes: lanes::Limits,
-    /// Of each store: requests under way at the same time, however many commands they hold.
-    pub requests: usize,
-    /// How long and how often a command is tried.
-    pub budget: Budget,
-}
-
-impl Default for Limits {
-    /// 32 requests, of which one endpoint has half: at a third of a second a call, 16 are the quota of the largest plan
-    /// with fixed figures (450 in 30 s), three times over. 10,000 keys: five of the largest batches.
-    fn default() -> Self {
-        let lanes = lanes::Limits { max_parallel: 16, max_open: 10_000 };
-        Self { lanes, requests: 32, budget: Budget::default() }
-    }
-}
-
-/// What the outgoing path is made of.
-pub struct OutgoingConfig<S> {
-    /// The topics; each at most once.
-    pub routes: Vec<Route<S>>,
-    /// What can be written.
-    pub catalog: Arc<Catalog>,
-    /// The bounds.
-    pub limits: Limits,
-}
-
 /// The wall clock, in milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
@@ -126,10 +72,16 @@ pub struct Outgoing<S, A> {
     routes: HashMap<Arc<str>, (usize, Arc<Route<S>>)>,
     lines: Vec<Line<S>>,
     known: Known,
-    /// Records that let the ledger forget what is outdated, a few with each transaction.
+    /// Records that let the ledger forget what is outdated, or know that a key goes on: a few with each transaction.
     outdated: Vec<OutRecord>,
     catalog: Arc<Catalog>,
     limits: Limits,
+    /// By topic: how its last commands ended.
+    shares: HashMap<Arc<str>, Share>,
+    halts: Halts,
+    decisions: Decisions,
+    /// By topic: what came while its route stood still.
+    waiting: HashMap<Arc<str>, stand::Waiting>,
     appender: Arc<A>,
     /// Where stores' writes are noted, by the store.
     noted: HashMap<Arc<str>, Noted>,
@@ -191,6 +143,8 @@ enum What {
     Sent(send::Sent),
     /// A lane's first command has.
     Ended(LaneKey, Box<Ending>),
+    /// A route goes on that stood still.
+    Resumed(Arc<str>),
     /// A lane's first command had ended before.
     Repeated { lane: LaneKey, outcome: Outcome, result: Bytes },
 }
@@ -199,6 +153,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     /// The path, without any partition yet.
     pub fn new(config: OutgoingConfig<S>, appender: Arc<A>, clock: Clock) -> Self {
         let (mut routes, mut lines) = (HashMap::new(), Vec::<Line<S>>::new());
+        let share = |route: &Route<S>| (route.topic.clone(), Share::new(route.stop_at));
+        let shares = config.routes.iter().map(share).collect();
         for route in config.routes {
             let line = lines.iter().position(|line| line.store == route.store).unwrap_or_else(|| {
                 let lanes = Lanes::new(config.limits.lanes);
@@ -216,6 +172,10 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             outdated: Vec::new(),
             catalog: config.catalog,
             limits: config.limits,
+            shares,
+            halts: Halts::default(),
+            decisions: config.decisions,
+            waiting: HashMap::new(),
             appender,
             noted: HashMap::new(),
             clock,
@@ -259,8 +219,47 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
     }
 
+    /// Takes a record of a route that does not stand still.
+    fn take(&mut self, record: InRecord) -> Vec<Settled> {
+        let Some((line, route)) = self.routes.get(&record.position.partition.topic) else {
+            // Not settled, so that its offset is not committed: nothing is dropped silently.
+            tracing::error!(kafka.topic = %record.position.partition.topic, "a record of a topic without a route");
+            return Vec::new();
+        };
+        let (line, route, now_ms) = (*line, route.clone(), (self.clock)());
+        match self.read(&route, &record) {
+            Err(refusal) => {
+                // On a topic of whole commands each is one sender's mistake; on a mapped one it is the settings' or all's.
+                if !route.is_of_commands() {
+                    self.count(&route, true, now_ms);
+                }
+                vec![settle::refused(&route.topics, &record, &refusal, now_ms)]
+            }
+            Ok(None) => vec![Settled { positions: vec![record.position], records: Vec::new() }],
+            Ok(Some((command, plan))) if route.dry_run => {
+                let name = (route.topics.ledger.clone(), command.id.clone());
+                let is_known = self.known.get(&name).is_some();
+                vec![dry::settled(&route.topics, &record, &command, &plan, is_known)]
+            }
+            Ok(Some((command, plan))) => {
+                let lane = match &record.key {
+                    Some(key) => LaneKey::Key(route.topic.clone(), key.clone()),
+                    None => LaneKey::Alone(record.position.clone()),
+                };
+                let plan = Some(plan);
+                let (applying, shared) = (None, send::Shared::default());
+                let item = Item { route, record, command, plan, applying, shared, first_seen_ms: now_ms };
+                self.lines[line].lanes.push(lane, item);
+                Vec::new()
+            }
+        }
+    }
+
     /// The first step of a lane's first command, or the next one after a wait.
     fn begin(&mut self, line: usize, lane: LaneKey, now: Instant) {
+        if !self.may_begin(line, &lane, now) {
+            return;
+        }
         let Some(item) = self.lines[line].lanes.head_mut(&lane) else { return };
         if let Some(applying) = &mut item.applying {
             let step = applying.step();
@@ -318,10 +317,6 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     /// Ends a lane's first command.
     fn settle(&mut self, line: usize, lane: &LaneKey, ending: &Ending) -> Vec<Settled> {
         let Some(item) = self.lines[line].lanes.complete(lane) else { return Vec::new() };
-        match item.route.on_failure {
-            // A policy that halts the key would keep the lane's later commands from starting here.
-            OnFailure::Skip => {}
-        }
         let (topics, command) = (&item.route.topics, &item.command);
         let times = (item.first_seen_ms, (self.clock)());
         let (mut settled, result) = settle::ended(topics, &item.record, command, ending, times);
@@ -329,6 +324,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             noted.written(command, ending, times.1);
         }
         report(&item, ending);
+        settled.records.extend(self.stand(&item, ending, times.1));
+        let (topics, command) = (&item.route.topics, &item.command);
         let name = (topics.ledger.clone(), command.id.clone());
         self.known.done(name, ending.outcome, result);
         settled.records.extend(self.outdated.drain(self.outdated.len().saturating_sub(MAX_FORGOTTEN)..));
@@ -347,7 +344,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         let forgotten = outdated.into_keys().map(|key| route.topics.forgotten(partition, key));
         self.outdated.extend(forgotten);
         let entries = ledger.iter().map(|(key, value)| (key.as_str(), value));
-        let strange = self.known.restore(&route.topics.ledger, entries);
+        let strange =
+            self.known.restore(&route.topics.ledger, entries) + self.halts.restore(partition, &ledger);
         if strange > 0 {
             tracing::warn!(
                 kafka.topic = %route.topics.ledger, entries = strange,
@@ -358,36 +356,12 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
 
     fn accept(&mut self, record: InRecord, now: Instant) -> Vec<Settled> {
         self.now = Some(now);
-        let Some((line, route)) = self.routes.get(&record.position.partition.topic) else {
-            // Not settled, so that its offset is not committed: nothing is dropped silently.
-            tracing::error!(kafka.topic = %record.position.partition.topic, "a record of a topic without a route");
-            return Vec::new();
-        };
-        let (line, route, now_ms) = (*line, route.clone(), (self.clock)());
-        match self.read(&route, &record) {
-            Err(refusal) => vec![settle::refused(&route.topics, &record, &refusal, now_ms)],
-            Ok(None) => vec![Settled { positions: vec![record.position], records: Vec::new() }],
-            Ok(Some((command, plan))) if route.dry_run => {
-                let name = (route.topics.ledger.clone(), command.id.clone());
-                let is_known = self.known.get(&name).is_some();
-                vec![dry::settled(&route.topics, &record, &command, &plan, is_known)]
-            }
-            Ok(Some((command, plan))) => {
-                let lane = match &record.key {
-                    Some(key) => LaneKey::Key(route.topic.clone(), key.clone()),
-                    None => LaneKey::Alone(record.position.clone()),
-                };
-                let plan = Some(plan);
-                let (applying, shared) = (None, send::Shared::default());
-                let item = Item { route, record, command, plan, applying, shared, first_seen_ms: now_ms };
-                self.lines[line].lanes.push(lane, item);
-                Vec::new()
-            }
-        }
+        self.keep(record).map_or_else(Vec::new, |record| self.take(record))
     }
 
     fn start(&mut self, now: Instant) -> Vec<Job<Brought>> {
         self.now = Some(now);
+        self.resume();
         for line in 0..self.lines.len() {
             while let Some(lane) = self.lines[line].lanes.start(now) {
                 match self.lines[line].paused_until.filter(|until| *until > now) {
@@ -409,6 +383,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         match what {
             What::Sent(sent) => self.on_sent(line, sent, now),
             What::Ended(lane, ending) => self.settle(line, &lane, &ending),
+            What::Resumed(topic) => self.admit(&topic),
             What::Repeated { lane, outcome, result } => {
                 let Some(item) = self.lines[line].lanes.complete(&lane) else { return Vec::new() };
                 let (topics, id) = (&item.route.topics, &item.command.id);
@@ -421,7 +396,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         let ready = self.now.filter(|_| !self.jobs.is_empty());
         let of_line =
             |line: &Line<S>| [line.lanes.wake_at(), line.sends_at(self.now)].into_iter().flatten().min();
-        ready.or_else(|| self.lines.iter().filter_map(of_line).min())
+        ready.or_else(|| self.lines.iter().filter_map(of_line).chain(self.looks_at()).min())
     }
 
     fn reset(&mut self) {
@@ -429,6 +404,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         self.jobs.clear();
         self.known = Known::default();
         self.outdated.clear();
+        self.halts.clear();
+        self.waiting.clear();
         for line in &mut self.lines {
             line.lanes.clear();
             line.outbox.clear();

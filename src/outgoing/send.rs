@@ -67,6 +67,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             return;
         }
         while let Some(joint) = self.lines[line].outbox.next(now) {
+            if self.take_back(line, joint.number, now) {
+                continue;
+            }
             let intents = self.intents(line, joint.number);
             let (client, appender) = (self.lines[line].client.clone(), self.appender.clone());
             let lease = self.lease.clone();

@@ -43,6 +43,11 @@ pub(super) enum Made {
 }
 
 impl Mapping {
+    /// Whether the records are taken as they are, all of them.
+    pub(super) fn is_as_is(&self) -> bool {
+        self.filter.is_none() && matches!(self.to, To::AsIs)
+    }
+
     /// Applies the expressions. `stage` is where it failed, if it did.
     pub(super) fn apply(&self, record: &InRecord, stage: &mut FailedAt) -> Result<Made, Fault> {
         if self.filter.is_none() && matches!(self.to, To::AsIs) {

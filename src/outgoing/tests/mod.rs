@@ -6,6 +6,7 @@ mod mapped;
 mod notes;
 mod refusals;
 mod simulation;
+mod standing;
 mod table;
 mod writes;
 
@@ -126,13 +127,15 @@ fn route(store: &Arc<FakeStore>) -> Route<FakeStore> {
         fixed: None,
         mapping: Mapping::default(),
         on_failure: OnFailure::Skip,
+        stop_at: None,
         dry_run: false,
     }
 }
 
 fn outgoing(routes: Vec<Route<FakeStore>>, log: &Arc<FakeLog>) -> Outgoing<FakeStore, FakeLog> {
     let catalog = Arc::clone(&CATALOG);
-    let config = OutgoingConfig { routes, catalog, limits: Limits::default() };
+    let config =
+        OutgoingConfig { routes, catalog, limits: Limits::default(), decisions: Decisions::default() };
     Outgoing::new(config, log.clone(), Arc::new(|| 1_000))
 }
 

@@ -197,11 +197,12 @@ impl Life {
     }
 
     fn path(store: &Arc<FakeStore>, log: &Arc<FakeLog>) -> Outgoing<FakeStore, FakeLog> {
-        let lanes = lanes::Limits { max_parallel: 3, max_open: 4 };
+        let lanes = crate::engine::lanes::Limits { max_parallel: 3, max_open: 4 };
         let config = OutgoingConfig {
             routes: vec![route(store)],
             catalog: CATALOG.clone(),
             limits: Limits { lanes, requests: 3, ..Limits::default() },
+            decisions: Decisions::default(),
         };
         Outgoing::new(config, log.clone(), Arc::new(|| 1_000))
     }

@@ -1,0 +1,158 @@
+//! Keys and routes that stand still, and how they go on.
+
+use super::*;
+
+/// A bench whose route halts keys and stops at a share, and what people decide about it.
+fn bench(store: Arc<FakeStore>, stop_at: Option<u8>) -> (Bench, Decisions) {
+    let decisions = Decisions::default();
+    let routes = vec![Route { on_failure: OnFailure::HaltKey, stop_at, ..route(&store) }];
+    let (catalog, limits) = (Arc::clone(&CATALOG), Limits::default());
+    let config = OutgoingConfig { routes, catalog, limits, decisions: decisions.clone() };
+    let log = Arc::new(FakeLog::default());
+    let path = Outgoing::new(config, log.clone(), Arc::new(|| 1_000));
+    (Bench { path, store, log, settled: Vec::new(), now: Instant::now() }, decisions)
+}
+
+/// A store that refuses the orders of these numbers.
+fn refusing(bad: &'static [u64]) -> Arc<FakeStore> {
+    FakeStore::new(move |request, _| {
+        let is_bad = bad.iter().any(|number| request.path.as_str().ends_with(&format!("/{number}")));
+        if is_bad { reply(Answer::Invalid, 422, "{}") } else { done("{}") }
+    })
+}
+
+fn order(offset: i64, key: &str, number: i64) -> InRecord {
+    let mut value = note(number);
+    value["id"] = json!(format!("c-{offset}"));
+    record(offset, Some(key), Some(value.to_string().as_bytes()))
+}
+
+impl Bench {
+    /// Lets ten seconds pass.
+    fn for_a_while(&mut self) {
+        let until = self.now + Duration::from_secs(10);
+        while self.now < until {
+            let jobs = self.path.start(self.now);
+            if jobs.is_empty() {
+                self.now = self.path.wake_at().unwrap_or(until).max(self.now + Duration::from_millis(1));
+            }
+            for job in jobs {
+                let settled = self.path.finish(block_on(job), self.now);
+                self.settled.extend(settled);
+            }
+        }
+    }
+
+    /// How commands ended, in the order of their ends: id, outcome, reason.
+    fn ends(&self) -> Vec<(String, String, String)> {
+        let end = |settled: &Settled| {
+            let result = result(settled);
+            let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
+            (text("id"), text("outcome"), text("reason"))
+        };
+        self.settled.iter().map(end).collect()
+    }
+}
+
+fn end(id: &str, outcome: &str, reason: &str) -> (String, String, String) {
+    (id.into(), outcome.into(), reason.into())
+}
+
+fn release(decisions: &Decisions, command: &str, drop_before: Option<i64>) {
+    decisions.take("main", About::Command(command.into()), Decision { at_ms: 2_000, drop_before });
+}
+
+#[test]
+fn a_key_whose_command_failed_waits_and_the_others_do_not() {
+    let (mut bench, decisions) = bench(refusing(&[7]), None);
+    for record in [order(1, "a", 7), order(2, "a", 8), order(3, "b", 9), order(4, "a", 10)] {
+        bench.accept(record);
+    }
+    bench.for_a_while();
+    assert_eq!(bench.ends(), [end("c-1", "rejected", "refused"), end("c-3", "applied", "")]);
+    release(&decisions, "c-3", None);
+    bench.for_a_while();
+    assert_eq!(bench.settled.len(), 2, "that was about another command");
+    release(&decisions, "c-1", None);
+    bench.for_a_while();
+    assert_eq!(bench.ends()[2..], [end("c-2", "applied", ""), end("c-4", "applied", "")]);
+    assert_eq!(bench.path.standing(), (0, 0));
+}
+
+#[test]
+fn what_waited_is_dropped_and_what_comes_later_is_not() {
+    let (mut bench, decisions) = bench(refusing(&[7]), None);
+    for record in [order(1, "a", 7), order(2, "a", 8), order(3, "a", 9)] {
+        bench.accept(record);
+    }
+    bench.for_a_while();
+    release(&decisions, "c-1", Some(4));
+    bench.accept(order(4, "a", 10));
+    bench.for_a_while();
+    let expected =
+        [end("c-2", "rejected", "dropped"), end("c-3", "rejected", "dropped"), end("c-4", "applied", "")];
+    assert_eq!(bench.ends()[1..], expected);
+    assert_eq!(of_topic(&bench.settled[1], DLQ).len(), 1, "what is dropped is a dead letter");
+}
+
+#[test]
+fn a_halt_outlives_its_process_and_its_release_does_too() {
+    let (mut first, _) = bench(refusing(&[7]), None);
+    first.accept(order(1, "a", 7));
+    first.for_a_while();
+    let of_first = |bench: &Bench| ledger(bench.settled.iter().flat_map(|settled| &settled.records));
+    let partition = Partition { topic: COMMANDS.into(), number: 3 };
+    let (mut second, decisions) = bench(first.store.clone(), None);
+    second.path.restore(&partition, of_first(&first));
+    second.accept(order(2, "a", 8));
+    second.for_a_while();
+    assert!(second.settled.is_empty());
+    release(&decisions, "c-1", None);
+    second.for_a_while();
+    assert_eq!(second.ends(), [end("c-2", "applied", "")]);
+    let (mut third, _) = bench(first.store.clone(), None);
+    third.path.restore(&partition, of_first(&first).into_iter().chain(of_first(&second)).collect());
+    assert_eq!(third.path.standing(), (0, 0), "the release stands beside the halt");
+    third.accept(order(3, "a", 9));
+    third.for_a_while();
+    assert_eq!(third.ends(), [end("c-3", "applied", "")]);
+}
+
+#[test]
+fn a_route_of_which_too_many_commands_fail_stops_and_keeps_the_rest() {
+    let store = FakeStore::new(|_, _| reply(Answer::Forbidden, 403, "{}"));
+    let (mut bench, decisions) = bench(store, Some(50));
+    for offset in 0..300 {
+        bench.accept(order(offset, &format!("k-{offset}"), 1 + offset));
+    }
+    bench.for_a_while();
+    let ended = bench.settled.len();
+    assert!((100..150).contains(&ended), "{ended} commands ended before it stopped");
+    assert_eq!(bench.path.standing().0, 1);
+    bench.accept(record(300, Some("k"), Some(b"not JSON")));
+    bench.for_a_while();
+    assert_eq!(bench.settled.len(), ended, "what comes later waits as well");
+    decisions.take("main", About::Route(COMMANDS.into()), Decision { at_ms: 999, drop_before: None });
+    bench.for_a_while();
+    assert_eq!(bench.settled.len(), ended, "it was decided before it stopped");
+    decisions.take("main", About::Route(COMMANDS.into()), Decision { at_ms: 1_000, drop_before: None });
+    bench.for_a_while();
+    assert_eq!(bench.settled.len(), 301, "each has one result");
+}
+
+#[test]
+fn what_is_no_command_stops_a_mapped_route_and_not_one_of_commands() {
+    for (fixed, stops) in
+        [(None, false), (Some(Fixed { entity: "order".into(), action: "update".into() }), true)]
+    {
+        let store = FakeStore::new(|_, _| done("{}"));
+        let (catalog, limits) = (Arc::clone(&CATALOG), Limits::default());
+        let routes = vec![Route { fixed, stop_at: Some(50), ..route(&store) }];
+        let config = OutgoingConfig { routes, catalog, limits, decisions: Decisions::default() };
+        let log = Arc::new(FakeLog::default());
+        let mut path = Outgoing::new(config, log, Arc::new(|| 1_000));
+        let ended: usize =
+            (0..300).map(|offset| path.accept(record(offset, None, Some(b"{}")), Instant::now()).len()).sum();
+        assert_eq!((ended, path.standing().0), if stops { (100, 1) } else { (300, 0) });
+    }
+}
