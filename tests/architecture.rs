@@ -23,6 +23,7 @@ const PURE_FILES: [&str; 14] = [
     "incoming/coalesce",
     "incoming/echo",
     "incoming/plan",
+    "outgoing/batch",
     "outgoing/decode",
     "outgoing/transform",
     "outgoing/plan",

@@ -26,6 +26,8 @@ struct Shop {
     rng: StdRng,
     /// Offsets of the commands, in the order in which they took effect, with the life's number of crashes then.
     effects: Vec<(u32, i64)>,
+    /// Requests that held several commands.
+    shared: usize,
     crashes: u32,
     /// Products by sku: their id, and probes that do not see them yet.
     products: HashMap<String, (u64, u32)>,
@@ -92,6 +94,7 @@ impl Shop {
         let mut ids: Vec<&Value> = items.iter().map(|item| &item["id"]).collect();
         ids.sort_by_key(|id| id.as_i64());
         assert!(ids.windows(2).all(|two| two[0] != two[1]), "a product twice: {items:?}");
+        self.shared += usize::from(items.len() > 1);
         let bad = items.iter().position(|item| is_bad(offset(item)));
         let shape = self.rng.random_range(0..6);
         match (bad, shape) {
@@ -170,6 +173,7 @@ impl Life {
         let shop = Shop {
             rng: StdRng::seed_from_u64(seed + 1),
             effects: Vec::new(),
+            shared: 0,
             crashes: 0,
             products: HashMap::new(),
         };
@@ -313,6 +317,7 @@ impl Life {
 
 #[test]
 fn every_command_ends_once_and_in_order_whatever_the_store_does() {
+    let mut shared = 0;
     for seed in 0..LIVES {
         println!("seed {seed}");
         let mut life = Life::new(seed);
@@ -323,5 +328,7 @@ fn every_command_ends_once_and_in_order_whatever_the_store_does() {
             assert!(steps < 1_000_000, "it does not come to an end");
         }
         life.check();
+        shared += life.shop.lock().unwrap().shared;
     }
+    assert!(shared > usize::try_from(LIVES).unwrap(), "hardly any command shared a request: {shared}");
 }
