@@ -265,6 +265,8 @@ fn address(entity: &str, place: &str, id: &EntityId) -> Address {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use bytes::Bytes;
     use proptest::prelude::*;
     use serde_json::json;
@@ -277,8 +279,10 @@ mod tests {
         Partition { topic: "i".into(), number: 0 }
     }
 
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::embedded().unwrap());
+
     fn echoes() -> Echoes {
-        Echoes::new(&Catalog::embedded().unwrap())
+        Echoes::new(&CATALOG)
     }
 
     fn note(command: &str, time_ms: i64, fields: Fingerprint) -> Note {
