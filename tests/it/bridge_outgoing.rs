@@ -169,15 +169,25 @@ async fn a_thousand_commands_end_once_and_in_order_though_replies_fail() {
     // The store's own history, per product: steps rise; a repeat is of the same step.
     let mut last: BTreeMap<String, u32> = BTreeMap::new();
     for write in lab.control.history() {
-        let Some(body) = &write.body else { continue };
-        let Some(step) = body["description"].as_str().and_then(|d| d.strip_prefix("step ")) else { continue };
-        let step: u32 = step.parse().unwrap();
-        let before = last.insert(write.path.clone(), step);
-        assert!(
-            before.is_none_or(|before| step == before || step == before + 1),
-            "{}: {step} after {before:?}",
-            write.path
-        );
+        // Products are written alone or several in one request.
+        let items = match write.body {
+            Some(Value::Array(items)) => {
+                items.into_iter().map(|item| (item["id"].to_string(), item)).collect()
+            }
+            Some(item) => vec![(write.key, item)],
+            None => Vec::new(),
+        };
+        for (product, item) in items {
+            let Some(step) = item["description"].as_str().and_then(|d| d.strip_prefix("step ")) else {
+                continue;
+            };
+            let step: u32 = step.parse().unwrap();
+            let before = last.insert(product.clone(), step);
+            assert!(
+                before.is_none_or(|before| step == before || step == before + 1),
+                "{product}: {step} after {before:?}"
+            );
+        }
     }
     assert_eq!(last.len(), 50);
     assert!(last.values().all(|step| *step == 19));
