@@ -25,7 +25,7 @@ enum Words {
 
 /// Method, pattern, what is left out (nothing: the last item of the batch), words.
 const ENDPOINTS: &[(&str, &str, Option<&str>, Words)] = &[
-    ("PUT", "/v3/catalog/products", None, Words::Counted),
+    ("PUT", "/v3/catalog/products", None, Words::Named),
     ("POST", "/v3/catalog/products", Some("inventory_level"), Words::Named),
     ("PUT", "/v3/catalog/products/{product_id}", Some("inventory_level"), Words::Named),
     ("POST", "/v3/catalog/products/{product_id}/variants", Some("inventory_level"), Words::Named),

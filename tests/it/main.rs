@@ -60,6 +60,7 @@ mod sandbox_events;
 mod sandbox_faults;
 mod sandbox_lab;
 mod sandbox_openapi;
+mod sandbox_replies;
 mod sandbox_writes;
 mod scale_snapshot;
 mod scheduler_runs;

@@ -230,7 +230,6 @@ pub(crate) fn update_batch(call: &mut Call<'_>) -> Answer {
         let title = "Some of the products could not be changed.";
         let refusal = Reply::invalid(first.status, title, errors);
         body["errors"] = refusal.body.unwrap_or(Value::Null);
-        body["meta"] = json!({"total": items.len(), "success": keys.len(), "failed": refused.len()});
     }
     Ok(reply)
 }

@@ -12,6 +12,8 @@ use crate::sandbox::store::{Key, Lag, field, render};
 
 /// Codes that one request may ask for.
 const CODES_MAX: u64 = 250;
+/// Letters of a generated code, beside its prefix and suffix.
+const CODE_LENGTH: usize = 16;
 /// Channels of one batch; not documented.
 const CHANNELS_MAX: usize = 50;
 
@@ -165,7 +167,7 @@ pub(crate) fn generate_codes(call: &mut Call<'_>) -> Answer {
     let mut codes = Vec::new();
     for _ in 0..size {
         let middle = call.state.uuid().replace('-', "").to_uppercase();
-        let parts = [prefix.as_str(), &middle[..12], suffix.as_str()];
+        let parts = [prefix.as_str(), &middle[..CODE_LENGTH], suffix.as_str()];
         let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         let code = parts.join(&delimiter);
         let row = Map::from_iter([
