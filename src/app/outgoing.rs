@@ -68,7 +68,14 @@ pub(super) fn path(
     let (noted, waiting) = Noted::new(store.name.as_str().into(), published);
     stage.note(store.name.as_str().into(), noted);
     let intake = Intake { topic: topics.intake.clone(), partitions: out.ledger_partitions };
-    Ok(Path { stage, consumed, notes: Box::pin(notes::append(waiting, intake, appender)) })
+    let notes = async move {
+        // A note races its callback: the first one should not wait until the brokers tell where partitions are.
+        if let Err(error) = appender.warm(vec![intake.topic.to_string()]).await {
+            tracing::debug!(%error, "the first note may be late");
+        }
+        notes::append(waiting, intake, appender).await;
+    };
+    Ok(Path { stage, consumed, notes: Box::pin(notes) })
 }
 
 /// What the records of a topic leave out.
