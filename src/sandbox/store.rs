@@ -184,6 +184,8 @@ pub(crate) struct Table {
     next: u64,
     /// Field, then text of the value (lower case), then ids.
     index: HashMap<&'static str, HashMap<String, Group>>,
+    /// What the template says of indexed fields, as index text.
+    defaults: HashMap<&'static str, String>,
     /// The field that says when a row changed.
     modified: Option<&'static str>,
     keep_past: bool,
@@ -193,9 +195,11 @@ impl Table {
     pub(crate) fn new(spec: &'static Spec) -> Table {
         let indexed =
             spec.indexes.iter().chain(spec.unique.iter().map(|rule| &rule.field)).chain(spec.natural.first());
-        let index = indexed.map(|field| (field.as_str(), HashMap::new())).collect();
+        let index: HashMap<&str, _> = indexed.map(|field| (field.as_str(), HashMap::new())).collect();
+        let default = |field: &&'static str| Some((*field, plain(spec.template.get(*field)?)?));
+        let defaults = index.keys().filter_map(default).collect();
         let (next, modified) = (spec.first_id, spec.dates.modified());
-        Table { cells: BTreeMap::new(), ids: Vec::new(), next, index, modified, keep_past: false }
+        Table { cells: BTreeMap::new(), ids: Vec::new(), next, index, defaults, modified, keep_past: false }
     }
 
     /// Whether former values are kept, for reads that lag.
@@ -357,8 +361,10 @@ impl Table {
 
     fn reindex(&mut self, key: &Key, old: Option<&Row>, new: Option<&Row>) {
         for (field, values) in &mut self.index {
-            let before = old.and_then(|row| row.get(*field)).and_then(plain);
-            let after = new.and_then(|row| row.get(*field)).and_then(plain);
+            // A field that the row does not hold shows the template's value, and is found by it.
+            let default = self.defaults.get(field);
+            let shown = |row: &Row| row.get(*field).map_or_else(|| default.cloned(), plain);
+            let (before, after) = (old.and_then(shown), new.and_then(shown));
             if before == after {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bcbridge::config::OnFailure;
 use bcbridge::config::{
     self, Bootstrap, CommandParts, EntityNames, Expected, RecordFormat, Route, Settings, SignaturePolicy,
 };
@@ -223,11 +224,25 @@ fn every_mistake_is_reported_at_its_place_and_no_secret_is_told() {
 
 #[test]
 fn what_this_release_ignores_is_told() {
-    let rest = "receiver: { spool: { dir: x } }\nincoming: [{ entity: order }]\n\
-        outgoing: [{ topic: t, on_failure: halt-key }]\n";
+    let rest = "receiver: { spool: { dir: x } }\nincoming: [{ entity: order }]\n";
     let warnings = load(&small(SECRETS, rest)).unwrap().warnings;
-    for part in ["receiver.spool:", "on_failure: halt-key:"] {
-        assert!(warnings.iter().any(|warning| warning.contains(part)), "{part} in {warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.contains("receiver.spool:")), "{warnings:?}");
+}
+
+#[test]
+fn a_route_says_what_follows_a_failure() {
+    let with = |keys: &str| {
+        let rest = format!("incoming: [{{ entity: order }}]\noutgoing: [{{ topic: t{keys} }}]\n");
+        load(&small(SECRETS, &rest))
+    };
+    let entry = |keys: &str| with(keys).unwrap().outgoing[0].clone();
+    assert_eq!((entry("").on_failure, entry("").stop_at), (OnFailure::Skip, Some(50)));
+    let strict = entry(", on_failure: halt-key, stop_at: 5%");
+    assert_eq!((strict.on_failure, strict.stop_at), (OnFailure::HaltKey, Some(5)));
+    assert_eq!(entry(", stop_at: off").stop_at, None);
+    for wrong in ["0%", "0.5%", "101%", "50", "never"] {
+        let error = with(&format!(", stop_at: {wrong}")).unwrap_err().to_string();
+        assert!(error.contains("a share from 1% to 100%, or off"), "{wrong}: {error}");
     }
 }
 
