@@ -7,6 +7,7 @@ mod all_scopes;
 mod bridge_batches;
 mod bridge_echo;
 mod bridge_forbidden;
+mod bridge_halted;
 mod bridge_incoming;
 mod bridge_kill;
 mod bridge_lab;
