@@ -12,6 +12,7 @@ mod bridge_kill;
 mod bridge_lab;
 mod bridge_outgoing;
 mod bridge_replicas_outgoing;
+mod bridge_scale_commands;
 mod bridge_wrong_input;
 mod broker_embedded;
 mod broker_lab;
