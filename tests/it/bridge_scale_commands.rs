@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bcbridge::kafka::append::IntakeProducer;
 use bcbridge::kafka::backlog::Backlog;
 use bcbridge::kafka::read_back::{ReadBack, read_back};
 use bcbridge::kafka::settings::ClientSettings;
 use bcbridge::kafka::tail::Tail;
-use bcbridge::model::record::{InRecord, OutRecord};
+use bcbridge::model::record::InRecord;
 use bcbridge::sandbox::{Control, Sandbox, SandboxConfig};
 use bytes::Bytes;
+use futures::future::try_join_all;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 
 use crate::bridge_kill::{free_port, spawn};
@@ -23,7 +25,7 @@ use crate::scale_snapshot::resident;
 /// Commands; `BCBRIDGE_COMMANDS` overrides it. What the line asks for is 1,000,000.
 const COMMANDS: u32 = 10_000;
 /// Commands appended at once.
-const CHUNK: u32 = 5_000;
+const CHUNK: u32 = 1_000;
 /// Commands that may be ahead of their results: they wait in Kafka, and need not all be there from the beginning.
 const AHEAD: u32 = 200_000;
 /// Resident memory of the bridge at most, in bytes.
@@ -275,23 +277,28 @@ impl Results {
     }
 }
 
-/// Appends all commands, not too far ahead of their results.
-async fn send(shop: Arc<Shop>, client: ClientSettings, topic: Arc<str>, done: Arc<Mutex<Results>>) {
-    let producer = IntakeProducer::new(client, Duration::from_secs(10)).unwrap();
+/// Appends all commands, not too far ahead of their results. It is patient: a record must be there once.
+async fn send(shop: Arc<Shop>, servers: String, topic: String, done: Arc<Mutex<Results>>) {
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", servers)
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "120000")
+        .set("partitioner", "murmur2_random")
+        .create()
+        .unwrap();
     for first in (0..shop.commands).step_by(CHUNK as usize) {
         while first > done.lock().unwrap().records + AHEAD {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let record = |n: u32| OutRecord {
-            topic: topic.clone(),
-            partition: None,
-            key: Some(shop.key(n).into()),
-            value: Some(shop.value(n).0),
-            headers: Vec::new(),
-            timestamp_ms: None,
-        };
-        let records = (first..(first + CHUNK).min(shop.commands)).map(record).collect();
-        producer.append(records, Duration::from_secs(60)).await.unwrap();
+        let records = (first..(first + CHUNK).min(shop.commands)).map(|n| (shop.key(n), shop.value(n).0));
+        let sent = records.map(|(key, value)| {
+            let (producer, topic) = (&producer, &topic);
+            async move {
+                let record = FutureRecord::to(topic).key(&key).payload(&*value);
+                producer.send(record, Duration::from_secs(120)).await
+            }
+        });
+        try_join_all(sent).await.unwrap();
     }
 }
 
@@ -450,7 +457,7 @@ async fn a_million_mixed_commands_conserve_their_counts_in_little_memory() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("bcbridge.yaml");
     std::fs::write(&file, text.to_string()).unwrap();
-    let client = ClientSettings::new(servers, BTreeMap::new()).unwrap();
+    let client = ClientSettings::new(&servers, BTreeMap::new()).unwrap();
     let topic = |name: &str| format!("{prefix}.main.{name}");
 
     // Its first life makes the topics.
@@ -459,10 +466,8 @@ async fn a_million_mixed_commands_conserve_their_counts_in_little_memory() {
     first.kill().await.unwrap();
     let mut tail = Tail::from_start(&client, vec![topic("results")]).await.unwrap();
     let done = Arc::new(Mutex::new(Results::new(commands)));
-    let sending = send(shop.clone(), client.clone(), topic("commands").into(), done.clone());
-    let sending = bcbridge::runtime::spawn("sender", sending);
-    let (mut bridge, run) = drive(&shop, &file, &mut tail, &done).await;
-    sending.await.unwrap();
+    let sending = send(shop.clone(), servers, topic("commands"), done.clone());
+    let ((mut bridge, run), ()) = tokio::join!(drive(&shop, &file, &mut tail, &done), sending);
 
     let group = topic("outgoing");
     let backlog = Backlog::new(&client, &group, topic("commands").into(), 3).unwrap();
