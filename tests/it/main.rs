@@ -5,6 +5,7 @@
 
 mod all_scopes;
 mod bridge_batches;
+mod bridge_cuts;
 mod bridge_echo;
 mod bridge_forbidden;
 mod bridge_incoming;
