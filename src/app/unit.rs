@@ -23,11 +23,11 @@ use crate::config::StoreSettings;
 use crate::incoming::stage::Incoming;
 use crate::kafka::append::IntakeProducer;
 use crate::kafka::consume::GroupConsumer;
-use crate::kafka::ledger::Ledger;
+use crate::kafka::ledger::{Ledger, Wanted};
 use crate::kafka::settings::ClientSettings;
 use crate::kafka::transact::{TransactLimits, TransactionalProducer};
-use crate::outgoing::Decisions;
-use crate::runtime::ports::Stage;
+use crate::outgoing::{Decisions, is_ours, wanted};
+use crate::runtime::ports::{Stage, Want};
 use crate::runtime::runner::Runner;
 use crate::runtime::{Drain, DrainTrigger, spawn};
 use crate::telemetry::{Clock, Metrics, SystemClock};
@@ -185,7 +185,8 @@ impl Plan {
         let ends = (
             GroupConsumer::join(kafka, &group, consumed)?,
             TransactionalProducer::new(kafka.clone(), group, TransactLimits::default())?,
-            Ledger::new(kafka.clone(), ledger, i32::try_from(settings.topics.partitions)?),
+            Ledger::new(kafka.clone(), ledger, i32::try_from(settings.topics.partitions)?)
+                .wanting(wanted_by(path)),
         );
         let Ground { metrics, health, .. } = &*self.ground;
         let watch = RunnerWatch::new(metrics.clone(), health.clone(), self.store.clone(), path);
@@ -199,5 +200,13 @@ impl Plan {
             let asked = async move { drain.requested().await };
             runner.run(asked, grace).await.map_err(anyhow::Error::from)
         }))
+    }
+}
+
+/// What a path wants of the ledger that both share.
+fn wanted_by(path: &str) -> Wanted {
+    match path {
+        OUTGOING => Arc::new(|key, value| wanted(key, value, SystemClock.wall_ms())),
+        _ => Arc::new(|key, _| if is_ours(key) { Want::Nothing } else { Want::Each }),
     }
 }

@@ -30,6 +30,11 @@ pub fn key(partition: &Partition) -> String {
     format!("{KEY_PREFIX}{}/{}", partition.topic, partition.number)
 }
 
+/// Whether a key of the ledger is that of a partition's note.
+pub fn is_key(key: &str) -> bool {
+    key.starts_with(KEY_PREFIX)
+}
+
 /// What an owner leaves to the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]

@@ -11,13 +11,19 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::halts;
+use crate::engine::ownership;
 use crate::model::command::Outcome;
 use crate::model::record::Position;
+use crate::runtime::ports::Want;
 
 /// Results kept at most: a day of two commands a second.
 const MAX_IDS: usize = 200_000;
-/// Bytes of results kept at most.
+/// Bytes of results kept at most, with what each id weighs.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of an id beside those of its result: its places in the map and in the queue, and the rest of its entry in the
+/// ledger.
+const ID_BYTES: usize = 320;
 /// How long the ledger keeps an entry: a day more than the seven in which a repeated command is recognised.
 const KEPT_MS: i64 = 8 * 24 * 3_600_000;
 /// The prefix of a command's key in the ledger; other keys there belong to others.
@@ -79,6 +85,23 @@ impl<'a> Entry<'a> {
 pub(super) fn is_outdated(key: &str, value: &[u8], now_ms: i64) -> bool {
     let entry = key.strip_prefix(KEY_PREFIX).and_then(|_| serde_json::from_slice::<Entry<'_>>(value).ok());
     entry.is_some_and(|entry| entry.at_ms < now_ms - KEPT_MS)
+}
+
+/// What of a ledger is to be read back for the commands: intents and halts, the newest results, and of what is outdated
+/// only that it is there.
+pub fn wanted(key: &str, value: &[u8], now_ms: i64) -> Want {
+    match key.strip_prefix(KEY_PREFIX).map(|_| serde_json::from_slice::<Entry<'_>>(value)) {
+        Some(Ok(entry)) if entry.at_ms < now_ms - KEPT_MS => Want::Key,
+        Some(Ok(Entry { state: EntryState::Done, .. })) => Want::Newest,
+        Some(_) => Want::Each,
+        None if is_ours(key) => Want::Each,
+        None => Want::Nothing,
+    }
+}
+
+/// Whether an entry of a ledger is about commands.
+pub fn is_ours(key: &str) -> bool {
+    key.starts_with(KEY_PREFIX) || key.starts_with(halts::KEY_PREFIX) || ownership::is_key(key)
 }
 
 /// What is known of one id.
@@ -146,17 +169,15 @@ impl Known {
                     self.states.insert(name, State::Intent);
                 }
                 Ok(Entry { state: EntryState::Done, at_ms, result: Some(result), .. }) => {
-                    done.push((at_ms, name, result));
+                    done.push((at_ms, name, value.slice_ref(result.get().as_bytes())));
                 }
                 Ok(Entry { state: EntryState::Done, result: None, .. }) | Err(_) => strange += 1,
             }
         }
         done.sort_by_key(|(at_ms, _, _)| *at_ms);
         for (_, name, result) in done {
-            match serde_json::from_str::<Ended>(result.get()) {
-                Ok(Ended { outcome }) => {
-                    self.done(name, outcome, Bytes::copy_from_slice(result.get().as_bytes()));
-                }
+            match serde_json::from_slice::<Ended>(&result) {
+                Ok(Ended { outcome }) => self.keep(name, outcome, result),
                 Err(_) => strange += 1,
             }
         }
@@ -173,10 +194,16 @@ impl Known {
     }
 
     /// It ended.
-    pub(super) fn done(&mut self, name: Name, outcome: Outcome, result: Bytes) {
-        self.bytes += result.len();
+    pub(super) fn done(&mut self, name: Name, outcome: Outcome, result: &[u8]) {
+        // A buffer that was written to has room to spare, up to as much again.
+        self.keep(name, outcome, Bytes::copy_from_slice(result));
+    }
+
+    fn keep(&mut self, name: Name, outcome: Outcome, result: Bytes) {
+        let size = result.len() + ID_BYTES;
+        self.bytes += size;
         self.number += 1;
-        self.oldest.push_back((name.clone(), self.number, result.len()));
+        self.oldest.push_back((name.clone(), self.number, size));
         self.states.insert(name, State::Done { outcome, result, number: self.number });
         while self.oldest.len() > self.max_ids || self.bytes > MAX_BYTES {
             let Some((name, number, bytes)) = self.oldest.pop_front() else { break };
@@ -206,13 +233,13 @@ mod tests {
         assert_eq!(known.restore(&"ledger".into(), entries.into_iter()), 1);
         for id in 0..100 {
             known.open(name(id));
-            known.done(name(id), Outcome::Applied, Bytes::from_static(b"{}"));
+            known.done(name(id), Outcome::Applied, b"{}");
         }
         assert_eq!(known.states.len(), 11);
         assert_eq!(known.get(&("ledger".into(), "intent".into())), Some(&State::Intent));
         assert_eq!(known.get(&name(89)), None);
         assert!(matches!(known.get(&name(90)), Some(State::Done { .. })));
-        assert_eq!(known.bytes, 20);
+        assert_eq!(known.bytes, 10 * (2 + ID_BYTES));
     }
 
     #[test]
@@ -222,6 +249,20 @@ mod tests {
         assert!(!is_outdated("command/1", &intent, 1_000 + KEPT_MS));
         assert!(!is_outdated("read/product/1", &intent, i64::MAX), "it is the other path's");
         assert!(!is_outdated("command/1", b"{}", i64::MAX), "it is not understood");
+    }
+
+    #[test]
+    fn of_a_ledger_intents_and_halts_are_needed_and_the_newest_results() {
+        let intent = serde_json::to_vec(&Entry::intent("C", &position(), 1_000)).unwrap();
+        let result = RawValue::from_string("{}".to_owned()).unwrap();
+        let done = serde_json::to_vec(&Entry::done(&result, 1_000)).unwrap();
+        assert_eq!(wanted("command/1", &intent, 2_000), Want::Each);
+        assert_eq!(wanted("command/1", &done, 2_000), Want::Newest);
+        assert_eq!(wanted("command/1", &done, 1_001 + KEPT_MS), Want::Key);
+        assert_eq!(wanted("command/1", b"?", 2_000), Want::Each, "it is not understood");
+        assert_eq!(wanted("halt/commands/a", b"{}", 2_000), Want::Each);
+        assert_eq!(wanted("owner/commands/0", b"{}", 2_000), Want::Each);
+        assert_eq!(wanted("read/product/1", b"{}", 2_000), Want::Nothing);
     }
 
     #[test]

@@ -37,6 +37,7 @@ use bytes::Bytes;
 pub use apply::Budget;
 pub use decisions::{About, Decision, Decisions};
 pub use decode::{Fixed, needed_ids};
+pub use known::{is_ours, wanted};
 pub use route::{Limits, OnFailure, OutgoingConfig, Route};
 pub use settle::{Topics, header};
 pub use transform::{Mapping, To};
@@ -63,6 +64,8 @@ use crate::runtime::ports::{Append, Job, Settled, Stage, Store};
 const TWIN_WAIT: Duration = Duration::from_secs(1);
 /// Entries that the ledger forgets in one transaction, at most: a small part of it.
 const MAX_FORGOTTEN: usize = 100;
+/// Bytes that a command weighs beside its record, about: measured with 50,000 open ones of all kinds.
+const WEIGHT: usize = 4 * 1024;
 
 /// The wall clock, in milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -327,7 +330,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         settled.records.extend(self.stand(&item, ending, times.1));
         let (topics, command) = (&item.route.topics, &item.command);
         let name = (topics.ledger.clone(), command.id.clone());
-        self.known.done(name, ending.outcome, result);
+        self.known.done(name, ending.outcome, &result);
         settled.records.extend(self.outdated.drain(self.outdated.len().saturating_sub(MAX_FORGOTTEN)..));
         vec![settled]
     }
@@ -336,11 +339,16 @@ impl<S: Store, A: Append> Outgoing<S, A> {
 impl<S: Store, A: Append> Stage for Outgoing<S, A> {
     type Done = Brought;
 
+    fn weight(&self) -> usize {
+        WEIGHT
+    }
+
     fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>) {
         let Some((_, route)) = self.routes.get(&partition.topic) else { return };
         let now_ms = (self.clock)();
-        let (outdated, ledger): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            ledger.into_iter().partition(|(key, value)| known::is_outdated(key, value, now_ms));
+        let (outdated, ledger): (BTreeMap<_, _>, BTreeMap<_, _>) = ledger
+            .into_iter()
+            .partition(|(key, value)| value.is_empty() || known::is_outdated(key, value, now_ms));
         let forgotten = outdated.into_keys().map(|key| route.topics.forgotten(partition, key));
         self.outdated.extend(forgotten);
         let entries = ledger.iter().map(|(key, value)| (key.as_str(), value));

@@ -61,6 +61,19 @@ pub trait Recall: Send {
     ) -> impl Future<Output = Result<BTreeMap<String, Bytes>, Self::Error>> + Send;
 }
 
+/// What a path wants of an entry of its ledger, when that is read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// It is another path's.
+    Nothing,
+    /// It must be known.
+    Each,
+    /// It should be known while there is room: the newest ones stay.
+    Newest,
+    /// That it is there must be known, and not its value; an empty one stands for it.
+    Key,
+}
+
 /// How a transaction failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotCommitted {
@@ -148,6 +161,10 @@ pub trait Stage: Send {
 
     /// Takes what the ledger holds for a partition that was just assigned: the last value of each key.
     fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>);
+    /// Bytes that the stage keeps of each open record beside the record itself, about: what was decoded and planned.
+    fn weight(&self) -> usize {
+        0
+    }
     /// Takes a record; may settle it at once.
     fn accept(&mut self, record: InRecord, now: Instant) -> Vec<Settled>;
     /// The jobs that may start now.

@@ -123,6 +123,7 @@ where
     /// A loop over the given parts. `name` stands in logs and errors.
     pub fn new(name: &'static str, ends: (C, P, R), stage: S, watch: W) -> Self {
         let (consumer, producer, recall) = ends;
+        let held = Held::weighing(stage.weight());
         Self {
             name,
             consumer,
@@ -131,7 +132,7 @@ where
             stage,
             watch,
             jobs: JoinSet::new(),
-            held: Held::default(),
+            held,
             ownership: Ownership::new(now()),
             leaving: None,
             pending: None,

@@ -32,7 +32,7 @@ async fn lab(products: usize, quota: u32) -> Lab {
     Lab::start(Setup { sandbox, incoming, ..Setup::default() }).await
 }
 
-fn command(id: &str, entity: &str, action: &str, path: Value, payload: Value) -> (String, Value) {
+pub(crate) fn command(id: &str, entity: &str, action: &str, path: Value, payload: Value) -> (String, Value) {
     let command = json!({ "id": id, "entity": entity, "action": action, "path": path, "payload": payload });
     (id.to_owned(), command)
 }
@@ -48,7 +48,7 @@ fn record(id: &str, variant: u64, price: Value) -> (String, Value) {
 }
 
 /// The results by id, each of which came once.
-async fn results(lab: &Lab, count: usize) -> BTreeMap<String, Value> {
+pub(crate) async fn results(lab: &Lab, count: usize) -> BTreeMap<String, Value> {
     let begun = Instant::now();
     let patience = Duration::from_secs(120 + count as u64 / 100);
     loop {

@@ -195,47 +195,6 @@ async fn a_thousand_commands_end_once_and_in_order_though_replies_fail() {
     lab.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn creates_whose_connection_is_cut_after_the_commit_happen_once() {
-    let lab = Lab::start(Setup { incoming: vec![json!({ "entity": "category" })], ..Setup::default() }).await;
-    let order = lab.control.place_order(2, &[1]).unwrap();
-    let line =
-        lab.control.state("order_product").unwrap().into_values().find(|l| l["order_id"] == order).unwrap();
-    let address = lab
-        .control
-        .state("order_shipping_address")
-        .unwrap()
-        .into_values()
-        .find(|a| a["order_id"] == order)
-        .unwrap();
-    let cut = Chance::of(1.0).only(Only::Writes);
-    lab.control.faults(Profile { cut_after: cut, ..Profile::default() });
-    let product = |n: u32| json!({ "name": format!("Cut {n}"), "sku": format!("CUT-{n}"), "type": "physical", "weight": 1, "price": 1 });
-    let mut commands: Vec<_> = (0..20)
-        .map(|n| command(&format!("b-{n}"), "product", "create", json!({ "payload": product(n) })))
-        .collect();
-    let items = json!([{ "order_product_id": line["id"], "quantity": 1 }]);
-    commands.push(command("c-0", "shipment", "create", json!({ "path": { "order_id": order }, "payload": { "order_address_id": address["id"], "items": items } })));
-    lab.send(&commands).await;
-    let results = lab.results(21).await;
-    for n in 0..20 {
-        let result = &results[&format!("b-{n}")];
-        assert_eq!((&result["outcome"], &result["class"]), (&json!("applied"), &json!("B")), "{result}");
-    }
-    assert_eq!((&results["c-0"]["outcome"], &results["c-0"]["class"]), (&json!("unknown"), &json!("C")));
-    let products = lab.control.state("product").unwrap();
-    let made =
-        products.values().filter(|p| p["sku"].as_str().is_some_and(|sku| sku.starts_with("CUT-"))).count();
-    assert_eq!(made, 20, "each product exists once");
-    let shipments = lab.control.state("order_shipment").unwrap();
-    assert_eq!(
-        shipments.values().filter(|s| s["order_id"] == order).count(),
-        1,
-        "the shipment was not repeated"
-    );
-    lab.stop().await;
-}
-
 /// A topic of the user's own, mapped by jq; it appears only after the bridge was started.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_of_yours_is_filtered_and_mapped() {

@@ -5,6 +5,7 @@
 
 mod all_scopes;
 mod bridge_batches;
+mod bridge_cuts;
 mod bridge_echo;
 mod bridge_forbidden;
 mod bridge_halted;
@@ -13,6 +14,7 @@ mod bridge_kill;
 mod bridge_lab;
 mod bridge_outgoing;
 mod bridge_replicas_outgoing;
+mod bridge_scale_commands;
 mod bridge_wrong_input;
 mod broker_embedded;
 mod broker_lab;

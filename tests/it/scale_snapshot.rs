@@ -33,7 +33,7 @@ fn now_ms() -> u64 {
 }
 
 /// Resident memory of a process in bytes: now, and the most so far.
-fn resident(process: &Child) -> Option<(u64, u64)> {
+pub(crate) fn resident(process: &Child) -> Option<(u64, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()?)).ok()?;
     let kib = |name: &str| {
         let line = status.lines().find(|line| line.starts_with(name))?;

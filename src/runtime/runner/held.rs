@@ -31,6 +31,8 @@ struct Share {
     is_stopped: bool,
     /// All of its records wait: an earlier owner may still be at them.
     is_locked: bool,
+    /// See [`Held::weighing`].
+    weight: usize,
 }
 
 impl Share {
@@ -41,7 +43,7 @@ impl Share {
         }
         let opened = self.checkpoint.open(record.position.offset);
         if opened == Opened::New {
-            let size = size_of(record);
+            let size = size_of(record) + self.weight;
             self.bytes += size;
             self.open.insert(record.position.offset, size);
         }
@@ -61,13 +63,20 @@ pub(super) struct Held {
     shares: BTreeMap<Partition, Share>,
     records: usize,
     bytes: usize,
+    weight: usize,
 }
 
 impl Held {
+    /// Nothing yet. Each record counts as so many bytes more than it has.
+    pub(super) fn weighing(weight: usize) -> Self {
+        Self { weight, ..Self::default() }
+    }
+
     /// A partition was assigned; where it `is_locked`, its records wait for [`Held::unlock`].
     pub(super) fn assign(&mut self, assignment: Assignment, is_locked: bool) {
         let checkpoint = Checkpoint::resume(assignment.committed, &assignment.metadata);
-        self.shares.insert(assignment.partition, Share { checkpoint, is_locked, ..Share::default() });
+        let share = Share { checkpoint, is_locked, weight: self.weight, ..Share::default() };
+        self.shares.insert(assignment.partition, share);
     }
 
     /// The records of a partition may be worked on from now on.
@@ -265,6 +274,17 @@ mod tests {
         (0..17).for_each(|offset| end(&mut held, 0, offset));
         assert_eq!(held.next_waiting().unwrap().position.offset, 32);
         assert_eq!(held.flow(), [(partition(0), false)]);
+    }
+
+    #[test]
+    fn what_a_stage_keeps_of_a_record_counts_with_it() {
+        let mut held = Held::weighing((1 << 20) - 100);
+        let assignment = Assignment { partition: partition(0), committed: Some(0), metadata: String::new() };
+        held.assign(assignment, false);
+        assert!((0..32).all(|offset| held.offer(record(0, offset, 100)).is_some()));
+        assert!(held.offer(record(0, 32, 100)).is_none());
+        end(&mut held, 0, 0);
+        assert_eq!(held.next_waiting().unwrap().position.offset, 32);
     }
 
     #[test]

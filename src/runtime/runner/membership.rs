@@ -134,7 +134,7 @@ where
         self.ownership = Ownership::new(now());
         self.jobs = JoinSet::new();
         self.stage.reset();
-        self.held = Held::default();
+        self.held = Held::weighing(self.stage.weight());
         self.settled.clear();
         self.again = None;
     }
