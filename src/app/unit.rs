@@ -160,13 +160,17 @@ impl Plan {
 
     fn outgoing(&self, drain: Drain) -> Result<Running> {
         let appender = Arc::new(IntakeProducer::new(self.ground.kafka.clone(), INTENT_DEADLINE)?);
-        let path = outgoing::path(
+        let mut path = outgoing::path(
             &self.load,
             self.settings(),
             &self.client,
             appender,
             self.ground.decisions.clone(),
         )?;
+        let (metrics, store) = (self.ground.metrics.clone(), self.store.clone());
+        path.stage.watch_standing(Box::new(move |routes, keys| {
+            metrics.standing(&store, routes as u64, keys as u64);
+        }));
         let consumed: Vec<&str> = path.consumed.iter().map(String::as_str).collect();
         let running = self.run(OUTGOING, &consumed, path.stage, drain)?;
         // Notes end when the path has been dropped, and the last of them is appended.

@@ -181,7 +181,9 @@ fn wire(text: &Bytes) -> Result<Wire<'_>, Fault> {
 
 /// What can be told of a command that is none: who waits for its result looks for its id.
 fn name_it(text: &Bytes, refusal: &mut Refusal) {
-    let Ok(loose) = serde_json::from_slice::<Loose>(text) else { return };
+    // An array's items would be taken for the fields, in their order.
+    let is_object = text.trim_ascii_start().starts_with(b"{");
+    let Some(loose) = serde_json::from_slice::<Loose>(text).ok().filter(|_| is_object) else { return };
     let given = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
     if let Some(id) = given(&loose.id).and_then(|id| command_id(&id).ok()) {
         refusal.id = id;

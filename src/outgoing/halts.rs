@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::decisions::{About, Decisions};
+use super::decisions::Decision;
 use crate::model::record::{InRecord, Partition, Position};
 
 /// The beginning of a halt's key in the ledger: the topic and the key, in base64, follow.
@@ -35,6 +35,9 @@ pub struct Entry {
     pub why: String,
     /// When this was written, in milliseconds since the epoch.
     pub at_ms: i64,
+    /// Once it is released: the key's commands before this offset are dropped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub drop_before: Option<i64>,
 }
 
 /// Whether a key is halted.
@@ -56,8 +59,6 @@ pub(super) enum Verdict {
     Waits,
     /// A person dropped it, together with what else waited behind the command of this id.
     Dropped(Arc<str>),
-    /// A person let its key go on; the ledger's record of that.
-    Released(Written),
 }
 
 /// Key and value of a record of the ledger.
@@ -68,7 +69,11 @@ type Name = (Arc<str>, Bytes);
 
 /// The keys that are halted, of the partitions that are ours.
 #[derive(Debug, Default)]
-pub(super) struct Halts(HashMap<Name, Entry>);
+pub(super) struct Halts {
+    halted: HashMap<Name, Entry>,
+    /// Keys that go on, of which commands are dropped before that.
+    dropping: HashMap<Name, Entry>,
+}
 
 impl Halts {
     /// Takes what the ledger holds for a partition of commands. Returns entries that are not ours to read.
@@ -81,7 +86,9 @@ impl Halts {
             match entry {
                 Some((entry, name)) if entry.partition == partition.number && *name.0 == *partition.topic => {
                     if entry.state == EntryState::Halted {
-                        self.0.insert(name, entry);
+                        self.halted.insert(name, entry);
+                    } else if entry.drop_before.is_some() {
+                        self.dropping.insert(name, entry);
                     }
                 }
                 // Of another topic that shares the ledger's partition.
@@ -110,42 +117,59 @@ impl Halts {
             command: command.to_owned(),
             why,
             at_ms,
+            drop_before: None,
         };
         let written = written(&name, &entry);
-        self.0.insert(name, entry);
+        self.halted.insert(name, entry);
         Some(written)
     }
 
     /// Whether a command may be begun.
-    pub(super) fn judge(
-        &mut self,
-        store: &str,
-        record: &InRecord,
-        decisions: &Decisions,
-        at_ms: i64,
-    ) -> Verdict {
+    pub(super) fn judge(&mut self, record: &InRecord) -> Verdict {
         let Some(key) = &record.key else { return Verdict::Free };
         let name = (record.position.partition.topic.clone(), key.clone());
-        let Some(entry) = self.0.get(&name) else { return Verdict::Free };
-        let Some(decision) = decisions.about(store, &About::Command(entry.command.clone())) else {
+        if self.halted.contains_key(&name) {
             return Verdict::Waits;
-        };
-        if decision.drop_before.is_some_and(|before| record.position.offset < before) {
+        }
+        let Some(entry) = self.dropping.get(&name) else { return Verdict::Free };
+        if entry.drop_before.is_some_and(|before| record.position.offset < before) {
             return Verdict::Dropped(entry.command.as_str().into());
         }
-        let entry = Entry { state: EntryState::Released, at_ms, ..entry.clone() };
-        self.0.remove(&name);
-        Verdict::Released(written(&name, &entry))
+        self.dropping.remove(&name);
+        Verdict::Free
+    }
+
+    /// Lets the keys go on of which a person said so since they halted; the ledger's records of that.
+    pub(super) fn release(
+        &mut self,
+        decided: impl Fn(&Entry) -> Option<Decision>,
+        at_ms: i64,
+    ) -> Vec<(Entry, Written)> {
+        // A command that was replayed may halt its key a second time, which nobody has decided about yet.
+        let since = |entry: &Entry| decided(entry).filter(|decision| decision.at_ms >= entry.at_ms);
+        let released: Vec<(Name, Decision)> =
+            self.halted.iter().filter_map(|(name, entry)| Some((name.clone(), since(entry)?))).collect();
+        let release = |(name, Decision { drop_before, .. }): (Name, Decision)| {
+            let entry = self.halted.remove(&name)?;
+            let entry = Entry { state: EntryState::Released, at_ms, drop_before, ..entry };
+            let written = written(&name, &entry);
+            if drop_before.is_some() {
+                self.dropping.insert(name, entry.clone());
+            }
+            Some((entry, written))
+        };
+        released.into_iter().filter_map(release).collect()
     }
 
     /// How many keys are halted.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.halted.len()
     }
 
     /// Forgets everything: the partitions are not ours any more.
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.halted.clear();
+        self.dropping.clear();
     }
 }
 
@@ -162,7 +186,6 @@ fn written((topic, key): &Name, entry: &Entry) -> Written {
 
 #[cfg(test)]
 mod tests {
-    use super::super::decisions::Decision;
     use super::*;
 
     fn record(key: &'static str, offset: i64) -> InRecord {
@@ -181,15 +204,19 @@ mod tests {
         (halts, written)
     }
 
+    /// A person's decision about `c-7`, and nothing else.
+    fn decided(at_ms: i64, drop_before: Option<i64>) -> impl Fn(&Entry) -> Option<Decision> {
+        move |entry| (entry.command == "c-7").then_some(Decision { at_ms, drop_before })
+    }
+
     #[test]
     fn a_halted_key_waits_and_others_do_not() {
         let (mut halts, _) = halted();
-        let decisions = Decisions::default();
-        assert_eq!(halts.judge("main", &record("a/b ü", 8), &decisions, 2), Verdict::Waits);
-        assert_eq!(halts.judge("main", &record("a", 8), &decisions, 2), Verdict::Free);
+        assert_eq!(halts.judge(&record("a/b ü", 8)), Verdict::Waits);
+        assert_eq!(halts.judge(&record("a", 8)), Verdict::Free);
         let mut keyless = record("a", 9);
         keyless.key = None;
-        assert_eq!(halts.judge("main", &keyless, &decisions, 2), Verdict::Free);
+        assert_eq!(halts.judge(&keyless), Verdict::Free);
         assert_eq!(halts.halt(&keyless, "c-9", String::new(), 2), None);
     }
 
@@ -204,27 +231,37 @@ mod tests {
         assert_eq!(halts.restore(&partition(2), &ledger), 1);
         assert_eq!(halts.len(), 0, "it is another partition's");
         halts.restore(&partition(3), &ledger);
-        let decisions = Decisions::default();
-        decisions.take("main", About::Command("c-7".into()), Decision { at_ms: 2, drop_before: None });
-        let Verdict::Released((key, value)) = halts.judge("main", &record("a/b ü", 8), &decisions, 3) else {
-            panic!("it was released")
-        };
-        assert_eq!(halts.judge("main", &record("a/b ü", 9), &decisions, 3), Verdict::Free);
+        assert!(halts.release(|_| None, 3).is_empty());
+        let released = halts.release(decided(2, None), 3);
+        assert!(halts.release(decided(2, None), 3).is_empty(), "it ends once");
+        assert_eq!(halts.judge(&record("a/b ü", 8)), Verdict::Free);
         let mut again = Halts::default();
-        again.restore(&partition(3), &BTreeMap::from([(key, value)]));
+        again.restore(&partition(3), &released.into_iter().map(|(_, written)| written).collect());
         assert_eq!(again.len(), 0, "the ledger knows that it was released");
+    }
+
+    #[test]
+    fn a_command_that_halts_its_key_twice_is_decided_about_twice() {
+        let (mut halts, _) = halted();
+        assert_eq!(halts.release(decided(2, None), 3).len(), 1);
+        halts.halt(&record("a/b ü", 9), "c-7", "rejected: refused".into(), 4).unwrap();
+        assert!(halts.release(decided(2, None), 5).is_empty(), "that was about the first time");
+        assert_eq!(halts.judge(&record("a/b ü", 10)), Verdict::Waits);
+        assert_eq!(halts.release(decided(5, None), 6).len(), 1);
     }
 
     #[test]
     fn what_is_dropped_is_what_waited_when_it_was_decided() {
         let (mut halts, _) = halted();
-        let decisions = Decisions::default();
-        decisions.take("main", About::Command("c-7".into()), Decision { at_ms: 2, drop_before: Some(10) });
-        for offset in 8..10 {
-            let verdict = halts.judge("main", &record("a/b ü", offset), &decisions, 3);
-            assert_eq!(verdict, Verdict::Dropped("c-7".into()));
+        let written = halts.release(decided(2, Some(10)), 3).remove(0).1;
+        assert_eq!(halts.len(), 0);
+        let mut restarted = Halts::default();
+        restarted.restore(&record("", 0).position.partition, &BTreeMap::from([written]));
+        for mut halts in [halts, restarted] {
+            for offset in 8..10 {
+                assert_eq!(halts.judge(&record("a/b ü", offset)), Verdict::Dropped("c-7".into()));
+            }
+            assert_eq!(halts.judge(&record("a/b ü", 10)), Verdict::Free);
         }
-        let verdict = halts.judge("main", &record("a/b ü", 10), &decisions, 3);
-        assert!(matches!(verdict, Verdict::Released(_)), "{verdict:?}");
     }
 }

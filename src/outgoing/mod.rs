@@ -70,12 +70,15 @@ const WEIGHT: usize = 4 * 1024;
 /// The wall clock, in milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
+/// Is told how many routes and keys stand still, whenever that changes.
+pub type StandingWatch = Box<dyn Fn(usize, usize) + Send + Sync>;
+
 /// The outgoing path; see the module.
 pub struct Outgoing<S, A> {
     routes: HashMap<Arc<str>, (usize, Arc<Route<S>>)>,
     lines: Vec<Line<S>>,
     known: Known,
-    /// Records that let the ledger forget what is outdated, or know that a key goes on: a few with each transaction.
+    /// Records that let the ledger forget what is outdated: a few with each transaction.
     outdated: Vec<OutRecord>,
     catalog: Arc<Catalog>,
     limits: Limits,
@@ -85,6 +88,11 @@ pub struct Outgoing<S, A> {
     decisions: Decisions,
     /// By topic: what came while its route stood still.
     waiting: HashMap<Arc<str>, stand::Waiting>,
+    standing: stand::Told,
+    /// The ledger's records of keys that go on, until a job that was pushed for them ends.
+    released: Vec<OutRecord>,
+    /// When it was last looked whether keys may go on.
+    looked: Option<Instant>,
     appender: Arc<A>,
     /// Where stores' writes are noted, by the store.
     noted: HashMap<Arc<str>, Noted>,
@@ -148,6 +156,8 @@ enum What {
     Ended(LaneKey, Box<Ending>),
     /// A route goes on that stood still.
     Resumed(Arc<str>),
+    /// Keys go on that stood still.
+    Released,
     /// A lane's first command had ended before.
     Repeated { lane: LaneKey, outcome: Outcome, result: Bytes },
 }
@@ -179,6 +189,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             halts: Halts::default(),
             decisions: config.decisions,
             waiting: HashMap::new(),
+            standing: stand::Told::default(),
+            released: Vec::new(),
+            looked: None,
             appender,
             noted: HashMap::new(),
             clock,
@@ -370,6 +383,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
     fn start(&mut self, now: Instant) -> Vec<Job<Brought>> {
         self.now = Some(now);
         self.resume();
+        self.release(now);
+        self.tell_standing();
         for line in 0..self.lines.len() {
             while let Some(lane) = self.lines[line].lanes.start(now) {
                 match self.lines[line].paused_until.filter(|until| *until > now) {
@@ -392,6 +407,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
             What::Sent(sent) => self.on_sent(line, sent, now),
             What::Ended(lane, ending) => self.settle(line, &lane, &ending),
             What::Resumed(topic) => self.admit(&topic),
+            What::Released => self.settle_released(),
             What::Repeated { lane, outcome, result } => {
                 let Some(item) = self.lines[line].lanes.complete(&lane) else { return Vec::new() };
                 let (topics, id) = (&item.route.topics, &item.command.id);
@@ -413,6 +429,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         self.known = Known::default();
         self.outdated.clear();
         self.halts.clear();
+        self.released.clear();
+        self.tell_standing();
         self.waiting.clear();
         for line in &mut self.lines {
             line.lanes.clear();

@@ -10,25 +10,49 @@ use std::time::{Duration, Instant};
 
 use super::apply::{Applying, Ending};
 use super::decisions::About;
-use super::halts::{Verdict, Written};
+use super::halts::{Entry, Verdict, Written};
 use super::share::Share;
-use super::{Item, LaneKey, Line, OnFailure, Outgoing, Route, What};
+use super::{Item, LaneKey, Line, OnFailure, Outgoing, Route, StandingWatch, What};
 use crate::catalog::Class;
 use crate::model::command::Outcome;
 use crate::model::reason::Reason;
-use crate::model::record::{InRecord, OutRecord};
+use crate::model::record::{InRecord, OutRecord, Partition};
 use crate::runtime::ports::{Append, Settled, Store};
 
 /// How long after a person's decision it is acted on, at most.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Keys that one transaction lets go on, at most: a small part of it.
+const MAX_RELEASED: usize = 100;
+
 /// What came for a route while it stood still. Bounded by what the runner lets be open of its partitions.
 pub(super) type Waiting = VecDeque<InRecord>;
 
+/// Who is told what stands still, and what was told last.
+#[derive(Default)]
+pub(super) struct Told {
+    watch: Option<StandingWatch>,
+    last: (usize, usize),
+}
+
 impl<S: Store, A: Append> Outgoing<S, A> {
+    /// Tells how many routes and keys stand still, from now on.
+    pub fn watch_standing(&mut self, watch: StandingWatch) {
+        self.standing.watch = Some(watch);
+    }
+
+    /// Tells what stands still, if that changed.
+    pub(super) fn tell_standing(&mut self) {
+        let now = self.standing();
+        if std::mem::replace(&mut self.standing.last, now) != now
+            && let Some(watch) = &self.standing.watch
+        {
+            watch(now.0, now.1);
+        }
+    }
+
     /// Whether a lane's first command may be begun, or go on. If not, the lane sleeps, or the command is about to end.
     pub(super) fn may_begin(&mut self, line: usize, lane: &LaneKey, now: Instant) -> bool {
-        let now_ms = (self.clock)();
         let Some(item) = self.lines[line].lanes.head_mut(lane) else { return false };
         if may_wait(item) && stands(&self.shares, item) {
             self.lines[line].lanes.sleep(lane, now + LOOK);
@@ -37,16 +61,11 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         if item.applying.is_some() {
             return true;
         }
-        match self.halts.judge(&item.route.store, &item.record, &self.decisions, now_ms) {
+        match self.halts.judge(&item.record) {
             Verdict::Free => true,
             Verdict::Waits => {
                 self.lines[line].lanes.sleep(lane, now + LOOK);
                 false
-            }
-            Verdict::Released(written) => {
-                let record = ledger_record(item, written);
-                self.outdated.push(record);
-                true
             }
             Verdict::Dropped(by) => {
                 let class = item.plan.as_ref().map_or(Class::C, |plan| plan.class);
@@ -97,7 +116,10 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             store.name = &*item.route.store, kafka.topic = &*item.route.topic, command.id = %item.command.id, reason,
             "a command failed and its key stands still; `bcbridge halted` shows it and lets it go on"
         );
-        vec![ledger_record(item, written)]
+        let record = ledger_record(item, written);
+        // A release of the key that is not written yet would come after this halt, and undo it.
+        self.released.retain(|later| later.key != record.key);
+        vec![record]
     }
 
     /// Counts the end of a command of a route, which may stop the route.
@@ -142,16 +164,46 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
     }
 
+    /// Lets keys go on of which a person said so since they halted, whether or not commands of theirs wait.
+    pub(super) fn release(&mut self, now: Instant) {
+        if self.halts.len() == 0 || self.looked.is_some_and(|looked| now < looked + LOOK) {
+            return;
+        }
+        self.looked = Some(now);
+        let decided = |entry: &Entry| {
+            let (_, route) = self.routes.get(entry.topic.as_str())?;
+            self.decisions.about(&route.store, &About::Command(entry.command.clone()))
+        };
+        let released = self.halts.release(decided, (self.clock)());
+        for (entry, (key, value)) in &released {
+            let Some((_, route)) = self.routes.get(entry.topic.as_str()) else { continue };
+            tracing::info!(store.name = &*route.store, kafka.topic = &*route.topic, command.id = %entry.command, "a key goes on");
+            let partition = Partition { topic: route.topic.clone(), number: entry.partition };
+            let record =
+                OutRecord { value: Some(value.clone()), ..route.topics.forgotten(&partition, key.clone()) };
+            self.released.push(record);
+        }
+        if !released.is_empty() {
+            self.push_job(0, std::future::ready(What::Released));
+        }
+    }
+
+    /// The ledger's records of keys that go on: no command waits for them to be written.
+    pub(super) fn settle_released(&mut self) -> Vec<Settled> {
+        let records = std::mem::take(&mut self.released);
+        let settled = |records: &[OutRecord]| Settled { positions: Vec::new(), records: records.to_vec() };
+        records.chunks(MAX_RELEASED).map(settled).collect()
+    }
+
     /// Takes what waited for a route, in order.
     pub(super) fn admit(&mut self, topic: &Arc<str>) -> Vec<Settled> {
         let waiting = self.waiting.remove(topic).unwrap_or_default();
         waiting.into_iter().flat_map(|record| self.take(record)).collect()
     }
 
-    /// When to look whether a stopped route may go on.
+    /// When to look whether what stands still may go on.
     pub(super) fn looks_at(&self) -> Option<Instant> {
-        let stands = self.shares.values().any(|share| share.stopped_ms().is_some());
-        self.now.filter(|_| stands).map(|now| now + LOOK)
+        self.now.filter(|_| self.standing() != (0, 0)).map(|now| now + LOOK)
     }
 
     /// What stands still: routes, and keys.

@@ -57,6 +57,8 @@ struct Inner {
     promise_degraded: Gauges<1>,
     hooks: Gauges<2>,
     store_stopped: Gauges<1>,
+    halted_keys: Gauges<1>,
+    routes_stopped: Gauges<1>,
     path_restarts: Counters<2>,
     hooks_mended: Counters<2>,
     hooks_gaps: Counters<1>,
@@ -104,6 +106,12 @@ impl Metrics {
             promise_degraded: add(r, names::PROMISE_DEGRADED, "1 while a promise holds only in part"),
             hooks: add(r, names::HOOKS, "Webhook subscriptions by state"),
             store_stopped: add(r, names::STORE_STOPPED, "1 while a store is not called"),
+            halted_keys: add(r, names::HALTED_KEYS, "Keys that stand still after a failed command"),
+            routes_stopped: add(
+                r,
+                names::ROUTES_STOPPED,
+                "Routes that stand still after many failed commands",
+            ),
             path_restarts: add(r, names::PATH_RESTARTS, "Times that a path of a store was started again"),
             hooks_mended: add(r, names::HOOKS_MENDED, "Webhook subscriptions that were put right"),
             hooks_gaps: add(r, names::HOOKS_GAPS, "Times in which callbacks may have been lost"),
@@ -242,6 +250,12 @@ impl Metrics {
         self.inner.store_stopped.get_or_create(&self.store(store)).set(stopped.into());
     }
 
+    /// How many routes and keys of a store stand still until a person lets them go on.
+    pub fn standing(&self, store: &str, routes: u64, keys: u64) {
+        self.inner.routes_stopped.get_or_create(&self.store(store)).set(whole(routes));
+        self.inner.halted_keys.get_or_create(&self.store(store)).set(whole(keys));
+    }
+
     /// A path (see [`names::PATHS`]) of a store failed and is started again.
     pub fn path_restarted(&self, store: &str, path: &str) {
         let [store] = self.store(store);
@@ -275,7 +289,9 @@ impl Inner {
         for store in self.words.stores.load().iter() {
             let labels = [("store", Arc::clone(store))];
             drop(self.api_throttled.get_or_create_owned(&labels));
-            drop(self.store_stopped.get_or_create_owned(&labels));
+            for gauge in [&self.store_stopped, &self.halted_keys, &self.routes_stopped] {
+                drop(gauge.get_or_create_owned(&labels));
+            }
             drop(self.hooks_gaps.get_or_create_owned(&labels));
             let [store] = labels;
             for action in names::HOOK_ACTIONS {
@@ -319,6 +335,9 @@ impl Inner {
             self.sweep_repaired.remove(&[own[0].clone(), ("entity", Arc::clone(entity))]);
         }
         for gauge in [&self.api_quota_left, &self.api_quota, &self.store_stopped] {
+            gauge.remove(&own);
+        }
+        for gauge in [&self.halted_keys, &self.routes_stopped] {
             gauge.remove(&own);
         }
         for class in names::STATUS_CLASSES {

@@ -42,6 +42,10 @@ pub const PROMISE_DEGRADED: &str = "bcbridge_promise_degraded";
 pub const HOOKS: &str = "bcbridge_hooks";
 /// 1 while a store is not called, because its token is not valid or its app was uninstalled, per store. Gauge.
 pub const STORE_STOPPED: &str = "bcbridge_store_stopped";
+/// Keys that stand still because a command of theirs failed (`on_failure: halt-key`), per store. Gauge.
+pub const HALTED_KEYS: &str = "bcbridge_halted_keys";
+/// Routes that stand still because too many of their commands failed (`stop_at`), per store. Gauge.
+pub const ROUTES_STOPPED: &str = "bcbridge_routes_stopped";
 /// Times that a path of a store failed and was started again, per store and path. Counter.
 pub const PATH_RESTARTS: &str = "bcbridge_path_restarts_total";
 /// Webhook subscriptions that were put right, per store and what was done. Counter.
@@ -66,7 +70,7 @@ pub const SIGNALS: &str = "bcbridge_signals_total";
 pub const BUILD_INFO: &str = "bcbridge_build_info";
 
 /// Every name above, for the test of the rules and for tools that print them.
-pub const ALL: [&str; 28] = [
+pub const ALL: [&str; 30] = [
     OPEN_RECORDS,
     HYDRATED,
     HYDRATION_LATENCY,
@@ -84,6 +88,8 @@ pub const ALL: [&str; 28] = [
     PROMISE_DEGRADED,
     HOOKS,
     STORE_STOPPED,
+    HALTED_KEYS,
+    ROUTES_STOPPED,
     PATH_RESTARTS,
     HOOKS_MENDED,
     HOOKS_GAPS,

@@ -26,6 +26,15 @@ fn check(record: InRecord, reason: &str) {
 }
 
 #[test]
+fn what_stands_in_an_array_is_no_name_of_a_command() {
+    let mut bench = Bench::new(silent());
+    bench.accept(record(1, Some("k"), Some(br#"["c-1", "product", "update"]"#)));
+    let got = result(&bench.settled[0]);
+    assert_ne!(got["id"], "c-1", "another command may have this id");
+    assert_eq!(got["entity"], Value::Null);
+}
+
+#[test]
 fn poison_is_refused_with_its_reason() {
     check(record(1, Some("k"), None), "bad_json");
     for (value, reason) in [

@@ -50,7 +50,12 @@ impl Bench {
             let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
             (text("id"), text("outcome"), text("reason"))
         };
-        self.settled.iter().map(end).collect()
+        self.ended().map(end).collect()
+    }
+
+    /// What ended, without the ledger's notes of keys that go on.
+    fn ended(&self) -> impl Iterator<Item = &Settled> {
+        self.settled.iter().filter(|settled| !settled.positions.is_empty())
     }
 }
 
@@ -65,6 +70,9 @@ fn release(decisions: &Decisions, command: &str, drop_before: Option<i64>) {
 #[test]
 fn a_key_whose_command_failed_waits_and_the_others_do_not() {
     let (mut bench, decisions) = bench(refusing(&[7]), None);
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let teller = told.clone();
+    bench.path.watch_standing(Box::new(move |routes, keys| teller.lock().unwrap().push((routes, keys))));
     for record in [order(1, "a", 7), order(2, "a", 8), order(3, "b", 9), order(4, "a", 10)] {
         bench.accept(record);
     }
@@ -72,11 +80,12 @@ fn a_key_whose_command_failed_waits_and_the_others_do_not() {
     assert_eq!(bench.ends(), [end("c-1", "rejected", "refused"), end("c-3", "applied", "")]);
     release(&decisions, "c-3", None);
     bench.for_a_while();
-    assert_eq!(bench.settled.len(), 2, "that was about another command");
+    assert_eq!(bench.ends().len(), 2, "that was about another command");
     release(&decisions, "c-1", None);
     bench.for_a_while();
     assert_eq!(bench.ends()[2..], [end("c-2", "applied", ""), end("c-4", "applied", "")]);
     assert_eq!(bench.path.standing(), (0, 0));
+    assert_eq!(*told.lock().unwrap(), [(0, 1), (0, 0)], "each change is told once");
 }
 
 #[test]
@@ -92,7 +101,8 @@ fn what_waited_is_dropped_and_what_comes_later_is_not() {
     let expected =
         [end("c-2", "rejected", "dropped"), end("c-3", "rejected", "dropped"), end("c-4", "applied", "")];
     assert_eq!(bench.ends()[1..], expected);
-    assert_eq!(of_topic(&bench.settled[1], DLQ).len(), 1, "what is dropped is a dead letter");
+    let dropped = bench.ended().nth(1).expect("c-2 ended");
+    assert_eq!(of_topic(dropped, DLQ).len(), 1, "what is dropped is a dead letter");
 }
 
 #[test]
@@ -116,6 +126,42 @@ fn a_halt_outlives_its_process_and_its_release_does_too() {
     third.accept(order(3, "a", 9));
     third.for_a_while();
     assert_eq!(third.ends(), [end("c-3", "applied", "")]);
+}
+
+#[test]
+fn a_key_of_which_nothing_waits_goes_on_in_the_ledger_as_well() {
+    let (mut first, decisions) = bench(refusing(&[7]), None);
+    first.accept(order(1, "a", 7));
+    first.accept(order(2, "a", 8));
+    first.for_a_while();
+    release(&decisions, "c-1", Some(3));
+    first.for_a_while();
+    assert_eq!(first.ends()[1..], [end("c-2", "rejected", "dropped")]);
+    assert_eq!(first.path.standing(), (0, 0));
+    let (mut second, _) = bench(first.store.clone(), None);
+    let written = ledger(first.settled.iter().flat_map(|settled| &settled.records));
+    second.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, written);
+    second.accept(order(3, "a", 9));
+    second.for_a_while();
+    assert_eq!(second.ends(), [end("c-3", "applied", "")]);
+}
+
+#[test]
+fn a_key_that_halts_right_after_its_release_is_halted_in_the_ledger() {
+    let (mut first, decisions) = bench(refusing(&[7]), None);
+    first.accept(order(1, "a", 7));
+    first.accept(order(2, "a", 7));
+    first.for_a_while();
+    release(&decisions, "c-1", None);
+    first.for_a_while();
+    assert_eq!(first.ends(), [end("c-1", "rejected", "refused"), end("c-2", "rejected", "refused")]);
+    let (mut second, _) = bench(first.store.clone(), None);
+    let written = ledger(first.settled.iter().flat_map(|settled| &settled.records));
+    second.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, written);
+    assert_eq!(second.path.standing(), (0, 1), "c-2 halted it, and nobody let it go on since");
+    second.accept(order(3, "a", 9));
+    second.for_a_while();
+    assert!(second.settled.is_empty());
 }
 
 #[test]

@@ -40,6 +40,8 @@ fn each_thing_is_counted_under_its_name_and_labels() {
     check(|m| m.promise_degraded("P1", true), r#"bcbridge_promise_degraded{promise="P1"} 1"#);
     check(|m| m.hooks("main", "active", 9), r#"bcbridge_hooks{store="main",state="active"} 9"#);
     check(|m| m.store_stopped("main", true), r#"bcbridge_store_stopped{store="main"} 1"#);
+    check(|m| m.standing("main", 1, 2), r#"bcbridge_routes_stopped{store="main"} 1"#);
+    check(|m| m.standing("main", 1, 2), r#"bcbridge_halted_keys{store="main"} 2"#);
     check(
         |m| m.path_restarted("main", "outgoing"),
         r#"bcbridge_path_restarts_total{store="main",path="outgoing"} 1"#,
