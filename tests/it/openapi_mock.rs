@@ -16,6 +16,9 @@ use tokio::task::JoinSet;
 use crate::bridge_lab::{Lab, Setup, json_of, read_topic};
 use crate::payloads::{Payload, payloads};
 
+mod samples;
+mod writes;
+
 /// How many things each event happens to: enough for reads of many at once.
 const THINGS: u64 = 5;
 
@@ -70,6 +73,13 @@ impl Mock {
 
     /// Fails unless something was asked, and all of it fits the files. The next part is counted anew.
     async fn assert_clean(&self, part: &str) {
+        let (operations, faults) = self.judged(part).await;
+        assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+        assert!(!operations.is_empty(), "the bridge asked for nothing");
+    }
+
+    /// The operations that were asked for, and what does not fit the files. The next part is counted anew.
+    async fn judged(&self, part: &str) -> (BTreeSet<String>, Vec<String>) {
         let stats = self.stats().await;
         let (excused, faults): (Vec<String>, Vec<String>) = [
             grouped(&stats["rejections"], "rejected", "why"),
@@ -98,8 +108,7 @@ impl Mock {
             stats["unanswered"]
         );
         self.reset().await;
-        assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-        assert!(!operations.is_empty(), "the bridge asked for nothing");
+        (operations.keys().cloned().collect(), faults)
     }
 }
 

@@ -33,8 +33,8 @@ for (const dialect of ['ajv', 'ajv/dist/2019', 'ajv/dist/2020']) {
 }
 
 /**
- * What is wrong with a request (empty: nothing), which of its query parameters the operation does not declare, and
- * Prism's reply.
+ * What is wrong with a request (empty: nothing) and where, which of its query parameters the operation does not
+ * declare, and Prism's reply.
  */
 export async function judge({ operation, path }, { method, query, headers, body }) {
   uncompiled = [];
@@ -44,13 +44,22 @@ export async function judge({ operation, path }, { method, query, headers, body 
   const undeclared = [...new Set(query.keys())].filter(name => !declared.has(name));
   if (result._tag === 'Right') {
     const { output, validations } = result.right;
-    const faults = validations.input.filter(fault => fault.severity === ERROR).map(fault => fault.message);
-    return { faults: [...faults, ...uncompiled], undeclared, reply: output };
+    const faults = validations.input.filter(fault => fault.severity === ERROR);
+    return verdict(faults, undeclared, output);
   }
   const problem = result.left;
-  const faults = (problem.additional?.validation ?? []).map(fault => fault.message);
-  if (faults.length === 0) faults.push(problem.detail ?? problem.message);
-  return { faults: [...faults, ...uncompiled], undeclared, reply: { statusCode: problem.status ?? 500 } };
+  const faults = [...(problem.additional?.validation ?? [])];
+  if (faults.length === 0) faults.push({ location: [], message: problem.detail ?? problem.message });
+  return verdict(faults, undeclared, { statusCode: problem.status ?? 500 });
+}
+
+function verdict(faults, undeclared, reply) {
+  return {
+    faults: [...faults.map(fault => fault.message), ...uncompiled],
+    places: faults.map(fault => fault.path ?? fault.location ?? []),
+    undeclared,
+    reply,
+  };
 }
 
 function multi(query) {

@@ -4,6 +4,7 @@ import { appendFileSync } from 'node:fs';
 import http from 'node:http';
 import { parseArgs } from 'node:util';
 import { judge } from './judge.mjs';
+import { sample } from './sample.mjs';
 import { find, load } from './spec.mjs';
 import { usable } from './usable.mjs';
 
@@ -32,6 +33,8 @@ const BODY_MAX_BYTES = 16 * 1024 * 1024;
 
 const spec = await load(options.spec).catch(error => fail(error.message));
 let stats = zero();
+// What a test wants of the replies: rows of lists by path without names of ids, and writes that end in doubt.
+let behaviour = {};
 
 function zero() {
   return { accepted: 0, rejected: 0, undeclared: 0, unanswered: 0, operations: {}, rejections: [], undeclared_list: [], unanswered_list: [] };
@@ -49,8 +52,8 @@ process.on('SIGTERM', () => process.exit(0));
 async function answer(request, response) {
   const url = new URL(request.url, 'http://mock');
   const method = request.method.toLowerCase();
-  if (url.pathname.startsWith('/_mock/')) return ours(method, url.pathname, response);
   const raw = await read(request);
+  if (url.pathname.startsWith('/_mock/')) return ours(method, url, raw, response);
   const found = find(spec, method, url.pathname);
   if (found.why) {
     reject(request, [found.why]);
@@ -71,21 +74,34 @@ async function answer(request, response) {
   }
   stats.accepted += 1;
   stats.operations[found.label] = (stats.operations[found.label] ?? 0) + 1;
-  const { status, body } = usable(found, url.searchParams, reply, pages);
+  if (behaviour.doubt && method !== 'get') return send(response, 500, { status: 500, title: 'the reply is in doubt, as asked for' });
+  const rows = method === 'get' ? behaviour.lists?.[nameless(found.label.slice('GET '.length))] : undefined;
+  const { status, body } = usable(found, { query: url.searchParams, sent: parsed.body, rows, pages }, reply);
   return send(response, status, body);
 }
 
-/** The mock's own two paths. */
-function ours(method, pathname, response) {
+const nameless = path => path.replace(/\{[^}]+\}/g, '{}');
+
+/** The mock's own paths. */
+async function ours(method, { pathname, searchParams }, raw, response) {
+  if (method === 'get' && pathname === '/_mock/sample') {
+    const found = find(spec, searchParams.get('method').toLowerCase(), searchParams.get('path'));
+    return found.why ? send(response, 404, { title: found.why }) : send(response, 200, await sample(found, searchParams));
+  }
+  if (method === 'post' && pathname === '/_mock/behaviour') {
+    behaviour = JSON.parse(raw);
+    return send(response, 204);
+  }
   if (method === 'get' && pathname === '/_mock/stats') {
     const { files, operations, repairs } = spec;
     return send(response, 200, { spec: { files, operations, repairs }, ...stats });
   }
   if (method === 'post' && pathname === '/_mock/reset') {
     stats = zero();
+    behaviour = {};
     return send(response, 204);
   }
-  return send(response, 404, { title: 'the mock knows GET /_mock/stats and POST /_mock/reset' });
+  return send(response, 404, { title: 'the mock knows GET /_mock/stats and /_mock/sample, POST /_mock/reset and /_mock/behaviour' });
 }
 
 function reject(request, why, found) {

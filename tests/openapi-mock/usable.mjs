@@ -9,8 +9,8 @@ const snake = name => name.replace(/([a-z0-9])([A-Z])/g, '$1_$2').toLowerCase();
 const isObject = value => value !== null && typeof value === 'object' && !Array.isArray(value);
 
 /** The status and body to send for Prism's reply to an accepted request. */
-export function usable({ operation, path }, query, reply, pages) {
-  const asked = { parameters: parametersOf(operation.path, path), query, pages, operation, path };
+export function usable({ operation, path }, { query, sent, rows, pages }, reply) {
+  const asked = { parameters: parametersOf(operation.path, path), query, pages, rows, operation, path };
   let body = structuredClone(reply.body);
   if (!isObject(body) && !Array.isArray(body)) return { status: reply.statusCode, body };
   if (declares(asked, 'id:in') || declares(asked, 'id')) identify(body.data ?? body);
@@ -18,6 +18,8 @@ export function usable({ operation, path }, query, reply, pages) {
     // The file of the blog's tags puts its list into a list.
     body = bareList(body.flat(), asked);
     if (body.length === 0) return { status: 204, body: undefined };
+  } else if (Array.isArray(body.data) && Array.isArray(sent)) {
+    body.data = written(body.data, sent);
   } else if (Array.isArray(body.data)) {
     body.data = enveloped(body, asked);
   } else {
@@ -49,6 +51,11 @@ function one(object, { parameters }) {
 
 function put(object, name, text) {
   object[name] = typeof object[name] !== 'string' && /^\d{1,15}$/.test(text) ? Number(text) : text;
+}
+
+/** The rows of a write of many are what was sent, with whatever else the example shows. */
+function written(example, sent) {
+  return sent.map((item, i) => (isObject(item) ? { ...structuredClone(example[i % example.length]), ...item } : item));
 }
 
 /** Gives the rows of a list that can be asked for by id an id, where the example shows what is sent. */
@@ -114,8 +121,9 @@ function keysetPage(query, size) {
 
 const declares = ({ operation }, name) => (operation.request?.query ?? []).some(parameter => parameter.name === name);
 
-/** The rows of the ids that the query asks for; none when it asks for no ids. */
+/** The rows that a test wants, or those of the ids that the query asks for; none when it asks for no ids. */
 function filtered(example, asked) {
+  if (asked.rows) return asked.rows.map(row => ({ ...structuredClone(example[0]), ...row }));
   if (example.length === 0 || !isObject(example[0])) return undefined;
   const range = ['min_id', 'max_id'].map(name => asked.query.get(name)).map(Number);
   if (range.every(id => id > 0)) {

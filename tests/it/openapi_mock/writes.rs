@@ -1,0 +1,293 @@
+//! Every write of every entity: alone, together with others, guarded, in doubt, and as either half of an upsert.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use bcbridge::catalog::row::NaturalKey;
+use bcbridge::catalog::{Action, Body, Catalog, Class, Entity, nameless};
+use serde_json::{Value, json};
+
+use super::samples::{Command, Sample, Wish};
+use super::{Mock, SCANS, lab};
+use crate::bridge_lab::{Lab, json_of};
+
+/// How many commands are to share a request.
+const TOGETHER: u64 = 3;
+
+/// A date that nothing was changed after.
+const LATER: &str = "2099-01-01T00:00:00Z";
+
+/// Operations that the catalogue writes to and this test does not reach, and why.
+const NOT_REACHED: &[(&str, &str)] = &[];
+
+fn actions(catalog: &Catalog) -> impl Iterator<Item = (&Entity, &Action)> {
+    catalog.entities().iter().flat_map(|entity| entity.action.iter().map(move |action| (&**entity, action)))
+}
+
+fn with_path(catalog: &Catalog) -> impl Iterator<Item = (&Entity, &Action)> {
+    actions(catalog).filter(|(_, action)| action.path.is_some())
+}
+
+/// A path of a row as the mock's operations have it.
+fn operation(method: &str, path: &str) -> String {
+    let number =
+        |segment: &str| if segment.parse::<u64>().is_ok() { "{}".into() } else { segment.to_owned() };
+    let path = nameless(path).split('/').map(number).collect::<Vec<_>>().join("/");
+    format!("{method} {path}")
+}
+
+/// The commands of an action, one after the other: each body that the files know.
+async fn singles(mock: &Mock, entity: &Entity, action: &Action) -> Vec<Command> {
+    let key = format!("{}/{}", entity.name, action.name);
+    let sample = mock.sample(action, &Wish { n: 1, ..Wish::default() }).await;
+    let mut commands = Vec::new();
+    if matches!(action.body, Body::None | Body::ArrayOfId) {
+        commands.push(sample.command(entity, action, None, 1));
+    }
+    for payload in sample.payloads(action) {
+        commands.push(sample.command(entity, action, Some(payload), 1));
+    }
+    assert!(!commands.is_empty(), "{key}: no body: {}", sample.why());
+    for place in action.id_query.iter().filter(|place| place.default) {
+        let mut of_store = commands[0].clone();
+        of_store["path"][&place.id] = json!("default");
+        commands.push(of_store);
+    }
+    commands.into_iter().map(|command| (key.clone(), command)).collect()
+}
+
+/// Commands of several things that may travel together.
+async fn together(mock: &Mock, entity: &Entity, action: &Action) -> Vec<Command> {
+    let Some(batch) = &action.batch else { return Vec::new() };
+    let vary = &batch.key;
+    let wish = |n| Wish { n, vary, without: &action.appends };
+    let first = mock.sample(action, &wish(1)).await;
+    let shared: BTreeSet<&str> =
+        bcbridge::catalog::placeholders(batch.path.as_ref().or(action.path.as_ref()).unwrap()).collect();
+    let mut commands = Vec::new();
+    for n in 1..=TOGETHER {
+        let sample = mock.sample(action, &wish(n)).await;
+        let payloads: Vec<Option<Value>> = match sample.payloads(action) {
+            none if none.is_empty() => vec![None],
+            some => some.into_iter().map(Some).collect(),
+        };
+        for payload in payloads {
+            let mut command = sample.command(entity, action, payload, n);
+            let ids = first.command(entity, action, None, 1)["path"].clone();
+            for name in &shared {
+                command["path"][*name] = ids[*name].clone();
+            }
+            commands.push((format!("{}/{}/{n}", entity.name, action.name), command));
+        }
+    }
+    commands
+}
+
+/// Whether a payload holds a natural key.
+fn holds(payload: &Value, key: &NaturalKey) -> bool {
+    let fields = std::iter::once(&key.field).chain(key.with.iter().map(|part| &part.field));
+    fields.into_iter().all(|field| is_some(&payload[field]))
+}
+
+fn is_some(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| !text.trim().is_empty()) || value.is_number()
+}
+
+/// A thing that has a key of the payload's.
+fn row(entity: &Entity, payload: &Value, key: &NaturalKey, id: Value) -> Value {
+    let mut row = json!({});
+    for field in std::iter::once(&key.field).chain(key.with.iter().map(|part| &part.field)) {
+        row[field] = payload[field].clone();
+    }
+    row[entity.key.last().unwrap()] = id;
+    row
+}
+
+/// A create of a thing by one of its keys, and the list that holds it.
+struct Keyed {
+    key: NaturalKey,
+    list: String,
+    sample: Sample,
+    payload: Value,
+}
+
+/// For each natural key of an action a create that holds it and none before it.
+async fn keyed(mock: &Mock, keys: &Action, create: &Action) -> Vec<Keyed> {
+    let natural = if keys.natural_key.is_empty() { &create.natural_key } else { &keys.natural_key };
+    let mut made = Vec::new();
+    for (at, key) in natural.iter().enumerate() {
+        let without: Vec<String> = natural[..at].iter().map(|key| key.field.clone()).collect();
+        let sample = mock.sample(create, &Wish { n: 1, without: &without, ..Wish::default() }).await;
+        let fits =
+            |payload: &Value| holds(payload, key) && without.iter().all(|field| !is_some(&payload[field]));
+        let Some(payload) = sample.payloads(create).into_iter().find(fits) else {
+            println!("no {} of {} holds {} only", create.name, create.path.as_ref().unwrap(), key.fields());
+            continue;
+        };
+        let list = nameless(key.list.as_ref().or(create.path.as_ref()).unwrap());
+        made.push(Keyed { key: key.clone(), list, sample, payload });
+    }
+    made
+}
+
+/// The mock, the bridge at it, and what was found.
+struct Trial {
+    mock: Mock,
+    lab: Lab,
+    reached: BTreeSet<String>,
+    faults: Vec<String>,
+}
+
+/// Sends commands through the topic and waits for all their results: those that were not applied.
+async fn run(lab: &Lab, part: &str, commands: Vec<Command>) -> Vec<String> {
+    let begun = Instant::now();
+    let number = |(at, (key, mut command)): (usize, Command)| {
+        command["id"] = json!(format!("{part}-{at}"));
+        (key, command)
+    };
+    let commands: Vec<Command> = commands.into_iter().enumerate().map(number).collect();
+    lab.send(&commands).await;
+    let mine = |result: &Value| result["id"].as_str().unwrap().starts_with(&format!("{part}-"));
+    let results = loop {
+        let results: Vec<Value> =
+            lab.records("results").await.iter().filter_map(json_of).filter(mine).collect();
+        if results.len() >= commands.len() {
+            break results;
+        }
+        let done: BTreeSet<&str> = results.iter().filter_map(|result| result["id"].as_str()).collect();
+        let open = commands.iter().find(|(_, command)| !done.contains(command["id"].as_str().unwrap()));
+        assert!(begun.elapsed() < SCANS, "{part}: {} of {}: {open:?}", results.len(), commands.len());
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    };
+    assert_eq!(results.len(), commands.len(), "each has one result");
+    let (mut others, mut outcomes) = (Vec::new(), BTreeMap::<String, usize>::new());
+    for result in results {
+        let outcome = result["outcome"].as_str().unwrap().to_owned();
+        if outcome != "applied" {
+            let command = commands.iter().find(|(_, command)| command["id"] == result["id"]).unwrap();
+            others.push(format!("{} {result} of {}", command.0, command.1));
+        }
+        *outcomes.entry(outcome).or_default() += 1;
+    }
+    println!("{part}: {} commands after {:?}: {:?}", commands.len(), begun.elapsed(), outcomes);
+    others
+}
+
+impl Trial {
+    /// Commands that are all to be applied, but for those whose refusal says this.
+    async fn apply(&mut self, part: &str, commands: Vec<Command>, but: Option<&str>) {
+        let others = run(&self.lab, part, commands).await;
+        let is_excused = |other: &String| but.is_some_and(|text| other.contains(text));
+        self.faults.extend(others.into_iter().filter(|other| !is_excused(other)));
+    }
+
+    async fn judge(&mut self, part: &str) {
+        let (operations, faults) = self.mock.judged(part).await;
+        self.reached.extend(operations.iter().map(|label| operation_of(label)));
+        self.faults.extend(faults);
+    }
+}
+
+/// Emulated upserts of what is not there, of what is there, and creates whose reply is lost.
+async fn by_key(trial: &mut Trial, catalog: &Catalog) {
+    for (entity, upsert) in actions(catalog).filter(|(_, action)| action.path.is_none()) {
+        let (create, update) = (entity.action("create").unwrap(), entity.action("update").unwrap());
+        for found in keyed(&trial.mock, upsert, create).await {
+            let (name, field) = (&entity.name, &found.key.field);
+            let mut command = found.sample.command(entity, create, Some(found.payload.clone()), 1);
+            command["action"] = json!("upsert");
+            trial.mock.behave(&json!({ "lists": { &found.list: [] } })).await;
+            trial.apply(&format!("{name}-{field}-absent"), vec![(name.clone(), command.clone())], None).await;
+            let sample = trial.mock.sample(update, &Wish { n: 1, ..Wish::default() }).await;
+            let id = update.path_ids().into_iter().find(|id| command["path"][id].is_null()).unwrap();
+            for (at, payload) in sample.payloads(update).into_iter().enumerate() {
+                let mut updated = sample.command(entity, update, Some(payload), 1);
+                let id = updated["path"][id].clone();
+                let mut row = row(entity, &found.payload, &found.key, id);
+                row.as_object().unwrap().iter().for_each(|(field, value)| {
+                    if field != entity.key.last().unwrap() {
+                        updated["payload"][field] = value.clone();
+                    }
+                });
+                if let Some(number) =
+                    row[entity.key.last().unwrap()].as_str().and_then(|id| id.parse::<u64>().ok())
+                {
+                    row[entity.key.last().unwrap()] = json!(number);
+                }
+                trial.mock.behave(&json!({ "lists": { &found.list: [row] } })).await;
+                command["payload"] = updated["payload"].take();
+                let part = format!("{name}-{field}-present-{at}");
+                trial.apply(&part, vec![(name.clone(), command.clone())], None).await;
+            }
+        }
+    }
+}
+
+async fn in_doubt(trial: &mut Trial, catalog: &Catalog) {
+    for (entity, create) in with_path(catalog).filter(|(_, action)| action.class == Class::B) {
+        for made in keyed(&trial.mock, create, create).await {
+            let row = row(entity, &made.payload, &made.key, json!(1));
+            trial.mock.behave(&json!({ "doubt": true, "lists": { &made.list: [row] } })).await;
+            let command = made.sample.command(entity, create, Some(made.payload), 1);
+            let part = format!("{}-{}-{}-doubt", entity.name, create.name, made.key.field);
+            trial.apply(&part, vec![(entity.name.clone(), command)], None).await;
+        }
+    }
+}
+
+/// What the catalogue writes to, method and path.
+fn written(catalog: &Catalog) -> BTreeSet<String> {
+    let of = |(_, action): (&Entity, &Action)| {
+        let batch = action.batch.as_ref().and_then(|batch| batch.path.clone());
+        let method = action.method.unwrap().as_str();
+        let paths = action.path.clone().into_iter().chain(batch);
+        paths.map(|path| operation(method, &path)).collect::<Vec<_>>()
+    };
+    with_path(catalog).flat_map(of).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_of_the_bridge_breaks_the_specification() {
+    let Some(mock) = Mock::named() else { return };
+    mock.reset().await;
+    let catalog = Catalog::embedded().unwrap();
+    let lab = lab(&mock, vec![json!({ "entity": "store_information", "scopes": [] })]).await;
+    let (mut single, mut shared, mut guarded) = (Vec::new(), Vec::new(), Vec::new());
+    for (entity, action) in with_path(&catalog) {
+        single.extend(singles(&mock, entity, action).await);
+        shared.extend(together(&mock, entity, action).await);
+    }
+    for (key, command) in &single {
+        let entity = catalog.entity(command["entity"].as_str().unwrap()).unwrap();
+        if entity.version.is_some() {
+            let mut command = command.clone();
+            command["if_unmodified_since"] = json!(LATER);
+            guarded.push((key.clone(), command));
+        }
+    }
+    let mut trial = Trial { mock, lab, reached: BTreeSet::new(), faults: Vec::new() };
+    trial.apply("single", single, None).await;
+    trial.judge("writes, one at a time").await;
+    trial.apply("shared", shared, None).await;
+    trial.judge("writes, several together").await;
+    trial.apply("guarded", guarded, Some("cannot have if_unmodified_since")).await;
+    trial.judge("writes, guarded").await;
+    by_key(&mut trial, &catalog).await;
+    trial.judge("upserts").await;
+    in_doubt(&mut trial, &catalog).await;
+    trial.judge("creates in doubt").await;
+    trial.lab.stop().await;
+
+    let wanted = written(&catalog);
+    let missing: Vec<&String> = wanted.difference(&trial.reached).collect();
+    assert!(trial.faults.is_empty(), "{} faults:\n{}", trial.faults.len(), trial.faults.join("\n"));
+    let excused: BTreeSet<&str> = NOT_REACHED.iter().map(|(operation, _)| *operation).collect();
+    println!("{} of {} operations were written to", wanted.len() - missing.len(), wanted.len());
+    missing.iter().for_each(|operation| println!("not reached: {operation}"));
+    assert_eq!(missing.iter().map(|operation| operation.as_str()).collect::<BTreeSet<_>>(), excused);
+}
+
+fn operation_of(label: &str) -> String {
+    let (method, path) = label.split_once(' ').unwrap();
+    operation(method, path)
+}
