@@ -76,7 +76,7 @@ struct Reader {
 
 impl Reader {
     fn new(client: &ClientSettings, what: ReadBack) -> Result<Self, ReadBackError> {
-        let config = client.consumer(
+        let mut config = client.consumer(
             "read-back",
             // assign() wants a group; nothing is ever asked or told of it.
             "bcbridge-read-back",
@@ -87,6 +87,8 @@ impl Reader {
                 ("session.timeout.ms", "10000"),
             ],
         );
+        // Little ahead: several are read back at once, when a process has just begun.
+        config.set("queued.max.messages.kbytes", "2048").set("fetch.max.bytes", "2097152");
         let until = Instant::now() + what.deadline;
         Ok(Self { consumer: create("reading back", &config, Ear::new("read-back"))?, what, until })
     }

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -20,7 +20,10 @@ use crate::runtime::ports::Want;
 /// Results kept at most: a day of two commands a second.
 const MAX_IDS: usize = 200_000;
 /// Bytes of results kept at most, with what each id weighs.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 48 * 1024 * 1024;
+/// Bytes of results that stand together in one piece of memory, which is free when the last of them is forgotten: alone,
+/// they would leave holes that nothing else fits into.
+const PIECE_BYTES: usize = 256 * 1024;
 /// Bytes of an id beside those of its result: its places in the map and in the queue, and the rest of its entry in the
 /// ledger.
 const ID_BYTES: usize = 320;
@@ -137,6 +140,8 @@ pub(super) struct Known {
     number: u64,
     bytes: usize,
     max_ids: usize,
+    /// The rest of the last piece.
+    piece: BytesMut,
 }
 
 impl Default for Known {
@@ -147,7 +152,8 @@ impl Default for Known {
 
 impl Known {
     fn with_limit(max_ids: usize) -> Self {
-        Self { states: HashMap::new(), oldest: VecDeque::new(), number: 0, bytes: 0, max_ids }
+        let (states, oldest, piece) = (HashMap::new(), VecDeque::new(), BytesMut::new());
+        Self { states, oldest, number: 0, bytes: 0, max_ids, piece }
     }
 
     /// Takes what a ledger holds. What this process knows already is newer. Returns entries that are not the
@@ -177,7 +183,7 @@ impl Known {
         done.sort_by_key(|(at_ms, _, _)| *at_ms);
         for (_, name, result) in done {
             match serde_json::from_slice::<Ended>(&result) {
-                Ok(Ended { outcome }) => self.keep(name, outcome, result),
+                Ok(Ended { outcome }) => self.done(name, outcome, &result),
                 Err(_) => strange += 1,
             }
         }
@@ -195,11 +201,11 @@ impl Known {
 
     /// It ended.
     pub(super) fn done(&mut self, name: Name, outcome: Outcome, result: &[u8]) {
-        // A buffer that was written to has room to spare, up to as much again.
-        self.keep(name, outcome, Bytes::copy_from_slice(result));
-    }
-
-    fn keep(&mut self, name: Name, outcome: Outcome, result: Bytes) {
+        if self.piece.capacity() < result.len() {
+            self.piece = BytesMut::with_capacity(result.len().max(PIECE_BYTES));
+        }
+        self.piece.extend_from_slice(result);
+        let result = self.piece.split().freeze();
         let size = result.len() + ID_BYTES;
         self.bytes += size;
         self.number += 1;
