@@ -7,8 +7,9 @@
 //! What it cannot tell: a change by somebody else to a field that the store's reply to the write did not hold,
 //! made between that write and the first read after it, is taken for a part of the write.
 //!
-//! Bounded by [`WINDOW_MS`], [`MAX_NOTES`] and [`MAX_OF_ONE`]. What is forgotten too early is published as the
-//! store's own change; between two bridges that mirror each other, this costs one more write and no loop.
+//! Bounded: a note holds for [`WINDOW_MS`], and so many are kept in all and of one thing. What is forgotten too early
+//! is published as the store's own change; between two bridges that mirror each other, this costs one more write and
+//! no loop.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
