@@ -157,6 +157,9 @@ pub struct IdPlace {
     /// The id may be [`DEFAULT_PART`](super::DEFAULT_PART), which leaves the parameter out: settings of the store instead of a channel.
     #[serde(default)]
     pub default: bool,
+    /// In a body it is a text, also where it is a number.
+    #[serde(default)]
+    pub text: bool,
 }
 
 /// A unique field by which a thing can be found.

@@ -131,7 +131,7 @@ fn update(update: &Update) -> Result<Sent, Fault> {
         let fields: Map<String, Value> = serde_json::from_slice(whole).unwrap_or_default();
         let mut body = whole.clone();
         for (more, place) in action.id_body.iter().enumerate() {
-            body = with_id(&body, &fields, fields.len() + more, (&place.name, &id(&place.id)))?;
+            body = with_id(&body, &fields, fields.len() + more, (place, &id(&place.id)))?;
         }
         payload = Some(match action.body {
             Body::ArrayOfOne => [b"[", &body[..], b"]"].concat().into(),

@@ -183,7 +183,7 @@ fn request<'a>(
     let mut rest = body.len();
     for place in &action.id_body {
         if let Some(whole) = &payload {
-            payload = Some(with_id(whole, body, rest, (&place.name, given(place)?))?);
+            payload = Some(with_id(whole, body, rest, (place, given(place)?))?);
             rest += 1;
         }
     }
@@ -211,8 +211,9 @@ pub(super) fn with_id(
     payload: &Bytes,
     body: &Map<String, Value>,
     rest: usize,
-    (field, id): (&str, &str),
+    (place, id): (&IdPlace, &str),
 ) -> Result<Bytes, Fault> {
+    let field = place.name.as_str();
     if let Some(held) = body.get(field) {
         if scalar(held).as_deref() == Some(id) {
             return Ok(payload.clone());
@@ -223,7 +224,7 @@ pub(super) fn with_id(
     spliced.put_slice(b"{");
     spliced.put_slice(Value::from(field).to_string().as_bytes());
     spliced.put_u8(b':');
-    match is_number(id) {
+    match is_number(id) && !place.text {
         true => spliced.put_slice(id.trim_start_matches('0').as_bytes()),
         false => spliced.put_slice(Value::from(id).to_string().as_bytes()),
     }

@@ -82,6 +82,8 @@ function valuesOf(parameter, n) {
   const shown = [schema.example, ...(schema.examples ?? []), schema.default, ...(parameter?.examples ?? []).map(example => example.value)]
     .filter(value => value !== undefined && value !== null && !isObject(value))
     .flat();
+  // No schema says what a currency's code looks like.
+  if (/currency_code/.test(parameter?.name)) return ['USD'];
   const values = schema.enum ? [schema.enum[n % schema.enum.length]] : [];
   const texts = shown.map(String);
   if (schema.format === 'uuid' || texts.some(isUuid)) values.push(uuid(n));
@@ -120,7 +122,14 @@ function candidates(operation, shape, why) {
     }
   }
   const fits = body => body !== null && typeof body === 'object' && (!shape || Array.isArray(body) === (shape === 'array'));
-  return found.filter(fits);
+  return found.filter(fits).map(unsigned);
+}
+
+/** The sampler's least number that fits is no price and no id. */
+function unsigned(node) {
+  if (node === -2147483648) return 1;
+  if (Array.isArray(node)) return node.map(unsigned);
+  return isObject(node) ? Object.fromEntries(Object.entries(node).map(([name, value]) => [name, unsigned(value)])) : node;
 }
 
 function branches(schema) {

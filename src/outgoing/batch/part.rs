@@ -86,7 +86,7 @@ fn one(command: &Checked, action: &Action, body: &Map<String, Value>) -> Option<
     places.extend(batch.id_body.iter().filter(|place| action.id_body.iter().all(|p| p.name != place.name)));
     for place in &places {
         let before = item.len();
-        item = with_id(&item, body, rest, (&place.name, command.path_id(&place.id)?)).ok()?;
+        item = with_id(&item, body, rest, (place, command.path_id(&place.id)?)).ok()?;
         rest += usize::from(item.len() > before);
     }
     let find = |field: &str| {

@@ -165,6 +165,7 @@ async fn run(lab: &Lab, part: &str, commands: Vec<Command>) -> Vec<String> {
         let outcome = result["outcome"].as_str().unwrap().to_owned();
         if outcome != "applied" {
             let command = commands.iter().find(|(_, command)| command["id"] == result["id"]).unwrap();
+            println!("{part}: {outcome}: {} of {}", result["detail"], result["entity"]);
             others.push(format!("{} {result} of {}", command.0, command.1));
         }
         *outcomes.entry(outcome).or_default() += 1;
