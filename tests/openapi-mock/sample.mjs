@@ -127,7 +127,7 @@ function candidates(operation, shape, why) {
 
 /** The sampler's least number that fits is no price and no id. */
 function unsigned(node) {
-  if (node === -2147483648) return 1;
+  if (typeof node === 'number' && node <= -2147483648) return 1;
   if (Array.isArray(node)) return node.map(unsigned);
   return isObject(node) ? Object.fromEntries(Object.entries(node).map(([name, value]) => [name, unsigned(value)])) : node;
 }
