@@ -95,7 +95,7 @@ pub(super) type Fault = (Reason, String);
 #[serde(deny_unknown_fields)]
 struct Wire<'a> {
     #[serde(default)]
-    id: Option<String>,
+    id: Option<Value>,
     #[serde(default)]
     entity: Option<String>,
     #[serde(default)]
@@ -185,7 +185,7 @@ fn name_it(text: &Bytes, refusal: &mut Refusal) {
     let is_object = text.trim_ascii_start().starts_with(b"{");
     let Some(loose) = serde_json::from_slice::<Loose>(text).ok().filter(|_| is_object) else { return };
     let given = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_owned);
-    if let Some(id) = given(&loose.id).and_then(|id| command_id(&id).ok()) {
+    if let Some(id) = loose.id.as_ref().and_then(|id| command_id(id).ok()) {
         refusal.id = id;
     }
     refusal.entity = refusal.entity.take().or_else(|| given(&loose.entity));
@@ -243,7 +243,14 @@ fn name(field: &str, given: Option<String>, fixed: Option<String>) -> Result<Opt
     }
 }
 
-fn command_id(id: &str) -> Result<Arc<str>, Fault> {
+/// A number is as good an id as its digits.
+fn command_id(id: &Value) -> Result<Arc<str>, Fault> {
+    let text = match id {
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_u64() => number.to_string(),
+        _ => return Err((Reason::BadField, "id must be a text or a whole number".into())),
+    };
+    let id = text.as_str();
     if id.is_empty() || id.len() > MAX_ID_BYTES || !id.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
         let detail = format!("id must be 1 to {MAX_ID_BYTES} visible ASCII characters");
         return Err((Reason::BadField, detail));
