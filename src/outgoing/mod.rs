@@ -64,7 +64,7 @@ use crate::runtime::ports::{Append, Job, Settled, Stage, Store};
 const TWIN_WAIT: Duration = Duration::from_secs(1);
 /// Entries that the ledger forgets in one transaction, at most: a small part of it.
 const MAX_FORGOTTEN: usize = 100;
-/// Bytes that a command weighs beside its record, about: measured with 50,000 open ones of all kinds.
+/// Bytes that a command weighs beside its record, about: a cautious estimate of what is decoded and planned, not a measurement.
 const WEIGHT: usize = 4 * 1024;
 
 /// The wall clock, in milliseconds since the epoch.
