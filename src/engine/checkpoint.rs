@@ -161,9 +161,10 @@ impl Checkpoint {
         self.open.range(..self.high).count()
     }
 
-    /// Whether half of the room for open records is taken: a flow that was stopped should stay so.
+    /// Whether half of the room for open records is taken: a flow that was stopped should stay so. What an earlier life
+    /// left open takes no room before it comes again: it comes by that flow.
     pub fn is_crowded(&self) -> bool {
-        self.end - self.base() > WINDOW / 2 && self.open.len() > FEW / 2
+        self.high - self.base() > WINDOW / 2 && self.open.range(..self.high).nth(FEW / 2).is_some()
     }
 
     /// Whether `offset` is settled by what was committed as `(next, metadata)`.
@@ -266,6 +267,19 @@ mod tests {
         assert_eq!(resumed.open(last - 1), Opened::Settled);
         assert_eq!(resumed.open(last), Opened::New);
         assert_eq!(Checkpoint::unsettled(next, &metadata, last + few), FEW as u64 + 1);
+    }
+
+    #[test]
+    fn what_an_earlier_life_left_open_does_not_crowd_this_one() {
+        let mut checkpoint = Checkpoint::default();
+        assert!((0..WINDOW).all(|offset| checkpoint.open(offset) == Opened::New));
+        checkpoint.settle(WINDOW - 1);
+        assert!(checkpoint.is_crowded());
+        let (next, metadata) = checkpoint.commit().unwrap();
+        let mut resumed = Checkpoint::resume(Some(next), &metadata);
+        assert!(!resumed.is_crowded(), "else its flow would never begin");
+        assert!((0..WINDOW - 1).all(|offset| resumed.open(offset) == Opened::New));
+        assert!(resumed.is_crowded());
     }
 
     #[test]

@@ -52,8 +52,8 @@ impl Share {
 
     /// Whether its flow should be stopped; once it is, until half of the room is free.
     fn is_full(&self) -> bool {
-        let is_wide = self.checkpoint.is_crowded() || self.bytes > MAX_SHARE_BYTES / 2;
-        !self.waiting.is_empty() || self.is_stopped && is_wide
+        let is_wide = || self.bytes > MAX_SHARE_BYTES / 2 || self.checkpoint.is_crowded();
+        !self.waiting.is_empty() || self.is_stopped && is_wide()
     }
 }
 
@@ -253,6 +253,23 @@ mod tests {
         end(&mut held, 0, WINDOW / 2 + 1);
         assert_eq!(held.flow(), [(partition(0), false)]);
         assert_eq!(held.open() as i64, WINDOW / 2 + 1, "and the one of the other partition");
+    }
+
+    #[test]
+    fn a_partition_that_an_earlier_owner_left_full_flows_once_it_is_unlocked() {
+        let mut first = held(1);
+        for offset in 0..WINDOW {
+            first.offer(record(0, offset, 1));
+        }
+        end(&mut first, 0, WINDOW - 1);
+        let OffsetCommit { partition, next, metadata } = first.commit(&partition(0)).unwrap();
+        let mut held = Held::default();
+        held.assign(Assignment { partition: partition.clone(), committed: Some(next), metadata }, true);
+        assert!(held.offer(record(0, 0, 1)).is_none());
+        assert_eq!(held.flow(), [(partition.clone(), true)]);
+        held.unlock(&partition);
+        assert_eq!(held.next_waiting().unwrap().position.offset, 0);
+        assert_eq!(held.flow(), [(partition, false)]);
     }
 
     #[test]
