@@ -41,6 +41,15 @@ const NOT_WRITTEN: &[(&str, &str, &str)] = &[
     ("DELETE", "/v3/inventory/locations/metafields", BODY),
     ("DELETE", "/v3/orders/metafields", BODY),
     ("DELETE", "/v3/store/metafields", BODY),
+    ("PUT", "/v3/carts/metafields", OWNER),
+    ("PUT", "/v3/catalog/brands/metafields", OWNER),
+    ("PUT", "/v3/catalog/categories/metafields", OWNER),
+    ("PUT", "/v3/catalog/products/metafields", OWNER),
+    ("PUT", "/v3/catalog/variants/metafields", OWNER),
+    ("PUT", "/v3/channels/metafields", OWNER),
+    ("PUT", "/v3/customers/metafields", OWNER),
+    ("PUT", "/v3/inventory/locations/metafields", OWNER),
+    ("PUT", "/v3/orders/metafields", OWNER),
     ("DELETE", "/v3/promotions/codes", "a code is deleted by its id"),
     ("POST", "/v2/customers", OLD),
     ("PUT", "/v2/customers/{}", OLD),
@@ -67,6 +76,7 @@ const NOT_WRITTEN: &[(&str, &str, &str)] = &[
 
 const ALL: &str = "it deletes the whole collection";
 const BODY: &str = "it deletes by ids in its body, which a proxy may drop";
+const OWNER: &str = "it goes by the metafield's id alone, whoever's it is: they are updated one by one";
 const OLD: &str = "it is deprecated, and another entity has it";
 const FILE: &str = "it takes a file only";
 
