@@ -2,7 +2,7 @@
 // Ids follow the request, pages end, dates are of now; everything else stays as the files show it.
 
 const ID = /^(id|uuid)$|_id$|_uuid$/;
-const MODIFIED = new Set(['date_modified', 'date_last_modified', 'date_updated', 'updated_at', 'modified_at']);
+const MODIFIED = new Set(['date_modified', 'date_last_modified', 'date_updated', 'updated_at', 'updated_time', 'modified_at']);
 const DEPTH_MAX = 8;
 
 const snake = name => name.replace(/([a-z0-9])([A-Z])/g, '$1_$2').toLowerCase();
@@ -12,6 +12,8 @@ const isObject = value => value !== null && typeof value === 'object' && !Array.
 export function usable({ operation, path }, { query, sent, rows, pages }, reply) {
   const asked = { parameters: parametersOf(operation.path, path), query, pages, rows, operation, path };
   let body = structuredClone(reply.body);
+  // Some lists have an example of one thing only.
+  if (rows && isObject(body) && !Array.isArray(body.data)) body.data = [isObject(body.data) ? body.data : {}];
   if (!isObject(body) && !Array.isArray(body)) return { status: reply.statusCode, body };
   if (declares(asked, 'id:in') || declares(asked, 'id')) identify(body.data ?? body);
   if (Array.isArray(body)) {
@@ -195,7 +197,7 @@ function freshen(node, depth) {
 
 function now(like) {
   const date = new Date();
-  if (/^\d{4}-\d\d-\d\dT/.test(like)) return date.toISOString().replace(/\.\d+Z/, 'Z');
+  if (/^\d{4}-\d\d-\d\dT/.test(like) || like === 'string') return date.toISOString().replace(/\.\d+Z/, 'Z');
   if (/^[A-Z][a-z]{2}, /.test(like)) return date.toUTCString().replace('GMT', '+0000');
   return like;
 }
