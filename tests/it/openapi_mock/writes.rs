@@ -113,7 +113,11 @@ fn row(entity: &Entity, payload: &Value, key: &NaturalKey, id: Value) -> Value {
     for field in fields(key) {
         row[field] = payload[field].clone();
     }
-    row[entity.key.last().unwrap()] = id;
+    // A part of the key may be the last part of the id as well.
+    let last = entity.key.last().unwrap();
+    if row[last].is_null() {
+        row[last] = id;
+    }
     row
 }
 
