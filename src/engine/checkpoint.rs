@@ -157,7 +157,8 @@ impl Checkpoint {
     }
 
     /// Records opened and not settled.
-    pub fn open_count(&self) -> usize {
+    #[cfg(test)]
+    fn open_count(&self) -> usize {
         self.open.range(..self.high).count()
     }
 

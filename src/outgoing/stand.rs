@@ -135,10 +135,11 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
     }
 
-    /// Keeps a record of a route that stands still; gives it back where the route does not.
+    /// Keeps a record of a route that stands still, or of which earlier records are still kept; gives it back else.
     pub(super) fn keep(&mut self, record: InRecord) -> Option<InRecord> {
         let topic = &record.position.partition.topic;
-        if self.shares.get(topic).is_some_and(|share| share.stopped_ms().is_some()) {
+        let stands = self.shares.get(topic).is_some_and(|share| share.stopped_ms().is_some());
+        if stands || self.waiting.contains_key(topic) {
             self.waiting.entry(topic.clone()).or_default().push_back(record);
             return None;
         }

@@ -187,6 +187,30 @@ fn a_route_of_which_too_many_commands_fail_stops_and_keeps_the_rest() {
 }
 
 #[test]
+fn what_comes_while_a_route_goes_on_does_not_overtake_what_waited() {
+    let (mut bench, decisions) = bench(refusing(&[7]), Some(50));
+    for offset in 0..200 {
+        bench.accept(order(offset, &format!("k-{offset}"), 7));
+    }
+    bench.for_a_while();
+    assert_eq!(bench.path.standing().0, 1);
+    let before = bench.settled.len();
+    bench.accept(order(200, "late", 8));
+    decisions.take("main", About::Route(COMMANDS.into()), Decision { at_ms: 1_000, drop_before: None });
+    // It is let go on, and what waited has not been taken up yet.
+    let jobs = bench.path.start(bench.now);
+    bench.accept(order(201, "late", 9));
+    for job in jobs {
+        let settled = bench.path.finish(block_on(job), bench.now);
+        bench.settled.extend(settled);
+    }
+    bench.for_a_while();
+    let late = bench.ends().split_off(before).into_iter().map(|(id, _, _)| id);
+    let late: Vec<String> = late.filter(|id| id == "c-200" || id == "c-201").collect();
+    assert_eq!(late, ["c-200", "c-201"]);
+}
+
+#[test]
 fn what_is_no_command_stops_a_mapped_route_and_not_one_of_commands() {
     for (fixed, stops) in
         [(None, false), (Some(Fixed { entity: "order".into(), action: "update".into() }), true)]
