@@ -10,6 +10,7 @@ mod bridge_echo;
 mod bridge_forbidden;
 mod bridge_halted;
 mod bridge_incoming;
+mod bridge_isolation;
 mod bridge_kill;
 mod bridge_lab;
 mod bridge_outgoing;
