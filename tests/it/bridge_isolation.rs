@@ -121,7 +121,7 @@ impl Bench {
     /// A command of the key that is dead, and of the one that stands still, and poison.
     async fn trouble(&self, name: &str, number: usize) {
         let id = format!("{name}-trouble-{number}");
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             self.send(&self.topics[0], "dead", note(&id, self.dead)).await;
         }
         if number % 10 == 5 {
