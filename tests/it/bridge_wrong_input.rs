@@ -9,6 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::bridge_lab::{Lab, Setup, until};
 
+/// Times that a callback is sent while the broker is too slow for it.
+const AGAIN: usize = 20;
+
 /// Sends bytes to the receiver and gives the status of the answer; 0 when the connection was closed without one.
 async fn raw(lab: &Lab, request: &[u8]) -> u16 {
     let mut stream = TcpStream::connect(lab.receiver).await.unwrap();
@@ -19,6 +22,19 @@ async fn raw(lab: &Lab, request: &[u8]) -> u16 {
         tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await.unwrap().unwrap_or(0);
     let text = String::from_utf8_lossy(&answer[..read]).into_owned();
     text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+/// The answer to an authentic callback. A broker that is busy for 300 ms is a 503, upon which the sender comes again with
+/// the same id; so does this, and takes no other refusal for one.
+async fn answered(lab: &Lab, id: &str, body: &[u8]) -> u16 {
+    let request = signed(&lab.secret, "/webhooks/main", id, body);
+    for _ in 0..AGAIN {
+        match raw(lab, &request).await {
+            503 => continue,
+            status => return status,
+        }
+    }
+    503
 }
 
 /// A request with this body, signed for `secret`.
@@ -68,9 +84,9 @@ async fn each_gets_its_documented_answer_and_good_callbacks_still_flow() {
         ("msg_6", callback("store/unheard/of", json!({ "id": 1 }))),
         ("msg_7", callback("store/product/updated", json!({ "id": "" }))),
     ] {
-        assert_eq!(raw(&lab, &signed(&lab.secret, main, id, &body)).await, 200, "{id} is authentic");
+        assert_eq!(answered(&lab, id, &body).await, 200, "{id} is authentic");
     }
-    assert_eq!(raw(&lab, &signed(&lab.secret, main, "msg_8", &good)).await, 200, "a good one");
+    assert_eq!(answered(&lab, "msg_8", &good).await, 200, "a good one");
     let letters = until("three quarantined callbacks", || async {
         let letters = lab.records("dlq").await;
         (letters.len() == 3).then_some(letters)
@@ -127,7 +143,7 @@ async fn a_hundred_silent_connections_do_not_keep_a_good_callback_out() {
         silent.push(TcpStream::connect(lab.receiver).await.unwrap());
     }
     let good = callback("store/product/updated", json!({ "type": "product", "id": 7 }));
-    assert_eq!(raw(&lab, &signed(&lab.secret, "/webhooks/main", "msg_1", &good)).await, 200);
+    assert_eq!(answered(&lab, "msg_1", &good).await, 200);
     drop(silent);
     lab.stop().await;
 }
