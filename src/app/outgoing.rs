@@ -10,6 +10,7 @@ use super::topics::StoreTopics;
 use crate::bigcommerce::StoreClient;
 use crate::config::{self, OutgoingSettings, Route as RouteKind, StoreSettings};
 use crate::kafka::append::IntakeProducer;
+use crate::kafka::look_up::LedgerEntries;
 use crate::outgoing::notes::{self, Intake, Noted};
 use crate::outgoing::{
     Decisions, Fixed, Limits, Mapping, OnFailure, Outgoing, OutgoingConfig, Route, To, Topics,
@@ -31,7 +32,7 @@ pub(super) fn path(
     store: &StoreSettings,
     client: &Arc<StoreClient>,
     appender: Arc<IntakeProducer>,
-    decisions: Decisions,
+    (decisions, ledger): (Decisions, LedgerEntries),
 ) -> Result<Path> {
     let topics = StoreTopics::of(&load.settings, &store.name);
     let out = Topics {
@@ -62,7 +63,7 @@ pub(super) fn path(
         .collect();
     let consumed = routes.iter().map(|route| route.topic.to_string()).collect();
     let (catalog, limits) = (load.catalog.clone(), Limits::default());
-    let config = OutgoingConfig { routes, catalog, limits, decisions };
+    let config = OutgoingConfig { routes, catalog, limits, decisions, ledger: Arc::new(ledger) };
     let mut stage = Outgoing::new(config, appender.clone(), Arc::new(|| SystemClock.wall_ms()));
     let published = load.settings.incoming_of(&store.name).map(|entry| entry.entity.clone()).collect();
     let (noted, waiting) = Noted::new(store.name.as_str().into(), published);

@@ -24,6 +24,7 @@ use crate::incoming::stage::Incoming;
 use crate::kafka::append::IntakeProducer;
 use crate::kafka::consume::GroupConsumer;
 use crate::kafka::ledger::{Ledger, Wanted};
+use crate::kafka::look_up::LedgerEntries;
 use crate::kafka::settings::ClientSettings;
 use crate::kafka::transact::{TransactLimits, TransactionalProducer};
 use crate::outgoing::{Decisions, is_ours, wanted};
@@ -165,7 +166,7 @@ impl Plan {
             self.settings(),
             &self.client,
             appender,
-            self.ground.decisions.clone(),
+            (self.ground.decisions.clone(), LedgerEntries::new(self.ground.kafka.clone())),
         )?;
         let (metrics, store) = (self.ground.metrics.clone(), self.store.clone());
         path.stage.watch_standing(Box::new(move |routes, keys| {
@@ -189,8 +190,8 @@ impl Plan {
         let ends = (
             GroupConsumer::join(kafka, &group, consumed)?,
             TransactionalProducer::new(kafka.clone(), group, TransactLimits::default())?,
-            Ledger::new(kafka.clone(), ledger, i32::try_from(settings.topics.partitions)?)
-                .wanting(wanted_by(path)),
+            Ledger::new(kafka.clone(), ledger.clone(), i32::try_from(settings.topics.partitions)?)
+                .wanting(wanted_by(path, ledger)),
         );
         let Ground { metrics, health, .. } = &*self.ground;
         let watch = RunnerWatch::new(metrics.clone(), health.clone(), self.store.clone(), path);
@@ -208,9 +209,9 @@ impl Plan {
 }
 
 /// What a path wants of the ledger that both share.
-fn wanted_by(path: &str) -> Wanted {
+fn wanted_by(path: &str, ledger: Arc<str>) -> Wanted {
     match path {
-        OUTGOING => Arc::new(|key, value| wanted(key, value, SystemClock.wall_ms())),
+        OUTGOING => Arc::new(move |key, value| wanted(&ledger, key, value, SystemClock.wall_ms())),
         _ => Arc::new(|key, _| if is_ours(key) { Want::Nothing } else { Want::Each }),
     }
 }

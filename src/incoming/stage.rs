@@ -27,7 +27,7 @@ use crate::model::reason::Reason;
 use crate::model::record::{InRecord, OutRecord, Partition};
 use crate::model::request::{Purpose, Reply};
 use crate::model::written::{is_of_notes, notes_of};
-use crate::runtime::ports::{Job, Settled, Stage, Store};
+use crate::runtime::ports::{Job, Recalled, Settled, Stage, Store};
 
 mod carried;
 mod conclude;
@@ -251,9 +251,9 @@ const fn purpose(cause: Cause) -> Purpose {
 impl<S: Store> Stage for Incoming<S> {
     type Done = Done;
 
-    fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>) {
+    fn restore(&mut self, partition: &Partition, ledger: Recalled) {
         let now_ms = (self.clock)();
-        for (key, value) in ledger {
+        for (key, value) in ledger.values {
             self.echoes.restore(&key, &value, partition, now_ms);
             if self.memory.restore(&key, &value, now_ms) == Restored::Outdated {
                 self.outdated.push((key, partition.clone()));

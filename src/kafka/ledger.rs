@@ -5,20 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rdkafka::message::{BorrowedMessage, Message as _};
 
-use super::read_back::{ReadBack, ReadBackError, read_back};
+use super::read_back::{ReadBack, ReadBackError, read_back, read_messages};
 use super::settings::ClientSettings;
 use crate::model::record::{InRecord, Partition};
-use crate::runtime::ports::{Recall, Want};
+use crate::runtime::ports::{Recall, Recalled, Trace, Want};
 
 /// A ledger of some hundred thousand entities is read in seconds; what takes longer than this is a broken broker.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Bytes of a partition's entries of which only the newest are wanted, with what each weighs: what is read on top of
-/// what the path has already.
-const MAX_NEWEST_BYTES: usize = 32 * 1024 * 1024;
-/// Bytes of an entry beside those of its key and value.
-const ENTRY_BYTES: usize = 160;
+/// Traces of one partition at most, of 16 bytes: more than a path remembers of all of them. The newest stay.
+const MAX_TRACES: usize = 1_000_000;
 /// Keys without a value at most, for each partition. The others are found when it is read back the next time.
 const MAX_KEYS: usize = 50_000;
 
@@ -71,72 +69,58 @@ impl Ledger {
 impl Recall for Ledger {
     type Error = ReadBackError;
 
-    async fn recall(&mut self, partition: &Partition) -> Result<BTreeMap<String, Bytes>, ReadBackError> {
-        let values = Arc::new(Mutex::new(Recalled::default()));
+    async fn recall(&mut self, partition: &Partition) -> Result<Recalled, ReadBackError> {
+        let reading = Arc::new(Mutex::new(Reading::default()));
         let what = ReadBack {
             topic: self.topic.to_string(),
             partitions: vec![partition.number % self.partitions],
             deadline: DEADLINE,
         };
-        let (taken, wanted) = (values.clone(), self.wanted.clone());
-        read_back(&self.client, what, move |record| {
-            taken.lock().unwrap_or_else(PoisonError::into_inner).take(record, &wanted);
+        let (taken, wanted) = (reading.clone(), self.wanted.clone());
+        read_messages(&self.client, what, move |message| {
+            let mut reading = taken.lock().unwrap_or_else(PoisonError::into_inner);
+            reading.take(message.key().unwrap_or_default(), message.payload(), &*wanted);
         })
         .await?;
-        let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::take(&mut *values).into_values())
+        let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let Reading { values, traces, .. } = std::mem::take(&mut *reading);
+        Ok(Recalled { values, traces: traces.into() })
     }
 }
 
 /// What was read of a partition so far, and is wanted.
 #[derive(Default)]
-struct Recalled {
-    /// Values, each with the number of the record that it came with.
-    values: BTreeMap<String, (u64, Bytes)>,
-    /// Those of which only the newest are wanted, and what they weigh; some may have been replaced since.
-    newest: VecDeque<(String, u64, usize)>,
-    bytes: usize,
+struct Reading {
+    values: BTreeMap<String, Bytes>,
+    traces: VecDeque<Trace>,
+    /// Keys without a value.
     keys: usize,
-    number: u64,
 }
 
-impl Recalled {
-    fn take(&mut self, record: InRecord, wanted: &Wanted) {
-        let Some(key) = record.key.and_then(|key| String::from_utf8(key.to_vec()).ok()) else { return };
-        self.number += 1;
-        let Some(value) = record.value else {
-            self.values.remove(&key);
-            return;
-        };
-        match wanted(&key, &value) {
-            // It may have been something else before.
-            Want::Nothing => drop(self.values.remove(&key)),
-            Want::Each => drop(self.values.insert(key, (self.number, value))),
-            Want::Newest => self.newest(key, value),
+impl Reading {
+    fn take(&mut self, key: &[u8], value: Option<&[u8]>, wanted: &dyn Fn(&str, &[u8]) -> Want) {
+        let Ok(key) = std::str::from_utf8(key) else { return };
+        let wanted = value.map_or(Want::Nothing, |value| wanted(key, value));
+        let value = match wanted {
+            Want::Each => value.map(Bytes::copy_from_slice),
             Want::Key if self.keys < MAX_KEYS => {
                 self.keys += 1;
-                self.values.insert(key, (self.number, Bytes::new()));
+                Some(Bytes::new())
             }
-            Want::Key => drop(self.values.remove(&key)),
-        }
-    }
-
-    fn newest(&mut self, key: String, value: Bytes) {
-        let size = 2 * key.len() + value.len() + ENTRY_BYTES;
-        self.bytes += size;
-        self.newest.push_back((key.clone(), self.number, size));
-        self.values.insert(key, (self.number, value));
-        while self.bytes > MAX_NEWEST_BYTES {
-            let Some((key, number, size)) = self.newest.pop_front() else { break };
-            self.bytes -= size;
-            if self.values.get(&key).is_some_and(|(n, _)| *n == number) {
-                self.values.remove(&key);
+            Want::Trace(trace) => {
+                if self.traces.len() >= MAX_TRACES {
+                    self.traces.pop_front();
+                }
+                self.traces.push_back(trace);
+                None
             }
+            Want::Nothing | Want::Key => None,
+        };
+        match value {
+            Some(value) => drop(self.values.insert(key.to_owned(), value)),
+            // It may have been something else before.
+            None => drop(self.values.remove(key)),
         }
-    }
-
-    fn into_values(self) -> BTreeMap<String, Bytes> {
-        self.values.into_iter().map(|(key, (_, value))| (key, value)).collect()
     }
 }
 
@@ -167,76 +151,84 @@ impl std::fmt::Debug for LeaderLedger {
 impl Recall for LeaderLedger {
     type Error = ReadBackError;
 
-    async fn recall(&mut self, _partition: &Partition) -> Result<BTreeMap<String, Bytes>, ReadBackError> {
+    async fn recall(&mut self, _partition: &Partition) -> Result<Recalled, ReadBackError> {
         let values = Arc::new(Mutex::new(BTreeMap::new()));
         for topic in (self.topics)() {
             let what = ReadBack { topic: topic.to_string(), partitions: vec![0], deadline: DEADLINE };
             let (taken, prefixes) = (values.clone(), self.prefixes);
-            read_back(&self.client, what, move |record| {
-                let key = record.key.as_deref().unwrap_or_default();
+            read_messages(&self.client, what, move |message| {
+                let key = message.key().unwrap_or_default();
                 if prefixes.iter().any(|prefix| key.starts_with(prefix.as_bytes())) {
-                    take(&mut taken.lock().unwrap_or_else(PoisonError::into_inner), record);
+                    take(&mut taken.lock().unwrap_or_else(PoisonError::into_inner), message);
                 }
             })
             .await?;
         }
         let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::take(&mut *values))
+        Ok(std::mem::take(&mut *values).into())
     }
 }
 
 /// Keeps the last value of each key; a tombstone removes it.
-fn take(values: &mut BTreeMap<String, Bytes>, record: InRecord) {
-    let Some(key) = record.key.and_then(|key| String::from_utf8(key.to_vec()).ok()) else { return };
-    match record.value {
-        Some(value) => values.insert(key, value),
-        None => values.remove(&key),
+fn take(values: &mut BTreeMap<String, Bytes>, message: &BorrowedMessage<'_>) {
+    let Some(key) = message.key().and_then(|key| std::str::from_utf8(key).ok()) else { return };
+    match message.payload() {
+        Some(value) => values.insert(key.to_owned(), Bytes::copy_from_slice(value)),
+        None => values.remove(key),
     };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::record::Position;
 
-    fn record(key: &str, value: Option<Vec<u8>>) -> InRecord {
-        let partition = Partition { topic: "ledger".into(), number: 0 };
-        InRecord {
-            position: Position { partition, offset: 0 },
-            key: Some(Bytes::from(key.to_owned())),
-            value: value.map(Bytes::from),
-            headers: Vec::new(),
-            timestamp_ms: None,
-        }
-    }
-
-    /// By the first letter of the key.
-    fn wanted() -> Wanted {
-        Arc::new(|key, _| match key.as_bytes()[0] {
+    /// By the first letter of the key; a trace has the value's length as its time.
+    fn wanted(key: &str, value: &[u8]) -> Want {
+        match key.as_bytes()[0] {
             b'e' => Want::Each,
-            b'n' => Want::Newest,
+            b't' if value == b"other" => Want::Each,
+            b't' => Want::Trace(Trace { hash: 7, at_ms: i64::try_from(value.len()).unwrap() }),
             b'k' => Want::Key,
             _ => Want::Nothing,
-        })
+        }
     }
 
     #[test]
-    fn the_newest_are_kept_within_bounds_and_what_must_be_known_is_never_dropped() {
-        let (mut recalled, megabyte) = (Recalled::default(), || vec![7; 1 << 20]);
-        recalled.take(record("each", Some(megabyte())), &wanted());
-        recalled.take(record("other", Some(megabyte())), &wanted());
-        recalled.take(record("key", Some(megabyte())), &wanted());
-        for number in 0..100 {
-            recalled.take(record(&format!("n{number}"), Some(megabyte())), &wanted());
-            // One that is written again and again counts as new.
-            recalled.take(record("n-often", Some(vec![1])), &wanted());
+    fn what_must_be_known_is_kept_whole_and_of_the_rest_a_trace() {
+        let mut reading = Reading::default();
+        let records: [(&str, Option<&[u8]>); 10] = [
+            ("each", Some(b"1")),
+            ("each", Some(b"2")),
+            ("else", Some(b"1")),
+            ("else", None),
+            ("key", Some(b"1")),
+            ("other", Some(b"1")),
+            ("t", Some(b"other")),
+            ("t", Some(b"abc")),
+            ("t2", Some(b"a")),
+            ("t2", Some(b"other")),
+        ];
+        for (key, value) in records {
+            reading.take(key.as_bytes(), value, &wanted);
         }
-        recalled.take(record("n98", None), &wanted());
-        let values = recalled.into_values();
-        assert_eq!((values["each"].len(), values["key"].len()), (1 << 20, 0));
-        assert!(!values.contains_key("other") && !values.contains_key("n98"));
-        assert!(values.contains_key("n99") && values.contains_key("n75") && values.contains_key("n-often"));
-        assert!(!values.contains_key("n50"));
-        assert!(values.len() < 36, "{} entries", values.len());
+        reading.take(b"\xff", Some(b"1"), &wanted);
+        let values: Vec<(&str, &[u8])> = reading.values.iter().map(|(k, v)| (&**k, &**v)).collect();
+        assert_eq!(values, [("each", &b"2"[..]), ("key", b""), ("t2", b"other")]);
+        let times: Vec<i64> = reading.traces.iter().map(|trace| trace.at_ms).collect();
+        assert_eq!(times, [3, 1]);
+    }
+
+    #[test]
+    fn of_very_many_traces_the_newest_stay() {
+        let mut reading = Reading::default();
+        let (short, long) = ([b'a'; 1], [b'a'; 2]);
+        for _ in 0..10 {
+            reading.take(b"t", Some(&short), &wanted);
+        }
+        for _ in 10..MAX_TRACES + 9 {
+            reading.take(b"t", Some(&long), &wanted);
+        }
+        assert_eq!(reading.traces.len(), MAX_TRACES);
+        assert_eq!(reading.traces.iter().filter(|trace| trace.at_ms == 1).count(), 1);
     }
 }

@@ -11,6 +11,7 @@ pub mod consume;
 mod convert;
 mod deliveries;
 pub mod ledger;
+pub mod look_up;
 pub mod probe;
 pub mod read_back;
 pub mod settings;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::convert::{self, TopicNames};
@@ -54,13 +55,23 @@ pub enum ReadBackError {
 pub async fn read_back(
     client: &ClientSettings,
     what: ReadBack,
-    on_record: impl FnMut(InRecord) + Send + 'static,
+    mut on_record: impl FnMut(InRecord) + Send + 'static,
+) -> Result<u64, ReadBackError> {
+    let mut topics = TopicNames::default();
+    read_messages(client, what, move |message| on_record(convert::in_record(message, &mut topics))).await
+}
+
+/// The same for who needs few of very many records: these are lent, and only what is needed of them is copied.
+pub(super) async fn read_messages(
+    client: &ClientSettings,
+    what: ReadBack,
+    on_message: impl FnMut(&BorrowedMessage<'_>) + Send + 'static,
 ) -> Result<u64, ReadBackError> {
     let client = client.clone();
     let topic = what.topic.clone();
     let task = tokio::task::spawn_blocking(move || {
         let reader = Reader::new(&client, what)?;
-        let count = reader.run(on_record);
+        let count = reader.run(on_message);
         // Closing takes longer than reading little; nobody has to wait for it.
         drop(std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(reader)));
         count
@@ -105,7 +116,7 @@ impl Reader {
         ClientError::new(format!("reading {} back", self.what.topic), error).into()
     }
 
-    fn run(&self, mut on_record: impl FnMut(InRecord)) -> Result<u64, ReadBackError> {
+    fn run(&self, mut on_message: impl FnMut(&BorrowedMessage<'_>)) -> Result<u64, ReadBackError> {
         let mut ends = self.ends()?;
         let mut start = TopicPartitionList::with_capacity(ends.len());
         for partition in ends.keys() {
@@ -117,7 +128,6 @@ impl Reader {
             return Ok(0);
         }
         self.consumer.assign(&start).map_err(|error| self.failed(&error))?;
-        let mut topics = TopicNames::default();
         let mut count = 0;
         while !ends.is_empty() {
             if self.left().is_zero() {
@@ -125,9 +135,8 @@ impl Reader {
             }
             match self.consumer.poll(self.left()) {
                 Some(Ok(message)) => {
-                    let record = convert::in_record(&message, &mut topics);
-                    let (partition, offset) = (record.position.partition.number, record.position.offset);
-                    on_record(record);
+                    let (partition, offset) = (message.partition(), message.offset());
+                    on_message(&message);
                     count += 1;
                     if ends.get(&partition).is_some_and(|end| offset + 1 >= *end) {
                         ends.remove(&partition);

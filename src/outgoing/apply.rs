@@ -5,6 +5,7 @@
 //! intent is durable. Whatever the store answers, each command ends: budgets bound every way to go round.
 
 mod guarded;
+mod lost;
 
 use std::time::{Duration, Instant};
 

@@ -13,11 +13,13 @@ mod batch;
 mod decisions;
 mod decode;
 mod dry;
+mod ended;
 mod guard;
 pub mod halts;
 mod known;
 pub mod notes;
 mod plan;
+mod repeat;
 mod route;
 mod send;
 mod settle;
@@ -30,7 +32,7 @@ mod trial;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -46,6 +48,7 @@ pub use trial::{Trial, trial};
 use apply::{Applying, Ending, Step};
 use batch::Outbox;
 use decode::{Checked, Refusal};
+use ended::Place;
 use halts::Halts;
 use known::{Known, State};
 use notes::Noted;
@@ -55,13 +58,11 @@ use share::Share;
 use crate::catalog::Catalog;
 use crate::engine::lanes::Lanes;
 use crate::model::command::Outcome;
-use crate::model::dead_letter::{FailedAt, replay_count};
+use crate::model::dead_letter::FailedAt;
 use crate::model::record::{InRecord, OutRecord, Partition, Position};
 use crate::runtime::lease::Lease;
-use crate::runtime::ports::{Append, Job, Settled, Stage, Store};
+use crate::runtime::ports::{Append, Job, Recalled, Settled, Stage, Store};
 
-/// How long a command waits for another one of the same id, in another lane, to end before it looks again.
-const TWIN_WAIT: Duration = Duration::from_secs(1);
 /// Entries that the ledger forgets in one transaction, at most: a small part of it.
 const MAX_FORGOTTEN: usize = 100;
 /// Bytes that a command weighs beside its record, about: a cautious estimate of what is decoded and planned, not a measurement.
@@ -78,6 +79,7 @@ pub struct Outgoing<S, A> {
     routes: HashMap<Arc<str>, (usize, Arc<Route<S>>)>,
     lines: Vec<Line<S>>,
     known: Known,
+    repeats: repeat::Repeats,
     /// Records that let the ledger forget what is outdated: a few with each transaction.
     outdated: Vec<OutRecord>,
     catalog: Arc<Catalog>,
@@ -135,6 +137,8 @@ struct Item<S> {
     plan: Option<Plan>,
     /// Once it is begun.
     applying: Option<Applying>,
+    /// Why it may be, though its id came before.
+    anew: Option<repeat::Anew>,
     /// What earlier requests that it shared came to.
     shared: send::Shared,
     first_seen_ms: i64,
@@ -158,6 +162,8 @@ enum What {
     Resumed(Arc<str>),
     /// Keys go on that stood still.
     Released,
+    /// The ledger told of ids that had ended before.
+    LookedUp(repeat::Answers),
     /// A lane's first command had ended before.
     Repeated { lane: LaneKey, outcome: Outcome, result: Bytes },
 }
@@ -182,6 +188,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             routes,
             lines,
             known: Known::default(),
+            repeats: repeat::Repeats::new(config.ledger),
             outdated: Vec::new(),
             catalog: config.catalog,
             limits: config.limits,
@@ -254,7 +261,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             Ok(None) => vec![Settled { positions: vec![record.position], records: Vec::new() }],
             Ok(Some((command, plan))) if route.dry_run => {
                 let name = (route.topics.ledger.clone(), command.id.clone());
-                let is_known = self.known.get(&name).is_some();
+                let is_known = self.known.get(&name, now_ms).is_some();
                 vec![dry::settled(&route.topics, &record, &command, &plan, is_known)]
             }
             Ok(Some((command, plan))) => {
@@ -263,8 +270,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                     None => LaneKey::Alone(record.position.clone()),
                 };
                 let plan = Some(plan);
-                let (applying, shared) = (None, send::Shared::default());
-                let item = Item { route, record, command, plan, applying, shared, first_seen_ms: now_ms };
+                let (applying, anew, shared) = (None, None, send::Shared::default());
+                let item =
+                    Item { route, record, command, plan, applying, anew, shared, first_seen_ms: now_ms };
                 self.lines[line].lanes.push(lane, item);
                 Vec::new()
             }
@@ -281,20 +289,13 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             let step = applying.step();
             return self.perform(line, lane, step, now);
         }
-        let name = (item.route.topics.ledger.clone(), item.command.id.clone());
-        match self.known.get(&name) {
-            Some(State::Open) => return self.lines[line].lanes.sleep(&lane, now + TWIN_WAIT),
-            Some(State::Done { outcome, result, .. }) if !is_worth_a_replay(&item.record, *outcome) => {
-                let what = What::Repeated { lane, outcome: *outcome, result: result.clone() };
-                return self.push_job(line, std::future::ready(what));
-            }
-            Some(State::Done { .. } | State::Intent) | None => {}
+        if !self.is_new(line, &lane, now) {
+            return;
         }
-        let Some(plan) = item.plan.take() else { return };
-        let intent_found = self.known.open(name) == Some(State::Intent);
-        let mut applying = Applying::new(plan, self.limits.budget, intent_found);
+        let Some(item) = self.lines[line].lanes.head_mut(&lane) else { return };
+        let intent_found = self.known.open(item.name()) == Some(State::Intent);
+        let Some(applying) = item.applying(self.limits.budget, intent_found) else { return };
         let step = applying.step();
-        item.applying = Some(applying);
         self.perform(line, lane, step, now);
     }
 
@@ -341,9 +342,10 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
         report(&item, ending);
         settled.records.extend(self.stand(&item, ending, times.1));
-        let (topics, command) = (&item.route.topics, &item.command);
-        let name = (topics.ledger.clone(), command.id.clone());
-        self.known.done(name, ending.outcome, &result);
+        let topics = &item.route.topics;
+        let position = item.record.position.clone();
+        let place = Place::new(topics.ledger_partition(&position.partition), times.1);
+        self.known.done(item.name(), place, position, (ending.outcome, result));
         settled.records.extend(self.outdated.drain(self.outdated.len().saturating_sub(MAX_FORGOTTEN)..));
         vec![settled]
     }
@@ -356,17 +358,19 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         WEIGHT
     }
 
-    fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>) {
+    fn restore(&mut self, partition: &Partition, mut ledger: Recalled) {
         let Some((_, route)) = self.routes.get(&partition.topic) else { return };
         let now_ms = (self.clock)();
-        let (outdated, ledger): (BTreeMap<_, _>, BTreeMap<_, _>) = ledger
+        let (outdated, values): (BTreeMap<_, _>, BTreeMap<_, _>) = ledger
+            .values
             .into_iter()
             .partition(|(key, value)| value.is_empty() || known::is_outdated(key, value, now_ms));
+        ledger.values = values;
         let forgotten = outdated.into_keys().map(|key| route.topics.forgotten(partition, key));
         self.outdated.extend(forgotten);
-        let entries = ledger.iter().map(|(key, value)| (key.as_str(), value));
-        let strange =
-            self.known.restore(&route.topics.ledger, entries) + self.halts.restore(partition, &ledger);
+        let number = route.topics.ledger_partition(partition);
+        let strange = self.known.restore(&route.topics.ledger, number, &mut ledger)
+            + self.halts.restore(partition, &ledger.values);
         if strange > 0 {
             tracing::warn!(
                 kafka.topic = %route.topics.ledger, entries = strange,
@@ -394,6 +398,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
             }
             self.dispatch(line, now);
         }
+        self.look_up();
         std::mem::take(&mut self.jobs)
     }
 
@@ -408,6 +413,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
             What::Ended(lane, ending) => self.settle(line, &lane, &ending),
             What::Resumed(topic) => self.admit(&topic),
             What::Released => self.settle_released(),
+            What::LookedUp(answers) => self.on_looked_up(answers, now),
             What::Repeated { lane, outcome, result } => {
                 let Some(item) = self.lines[line].lanes.complete(&lane) else { return Vec::new() };
                 let (topics, id) = (&item.route.topics, &item.command.id);
@@ -423,10 +429,15 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         ready.or_else(|| self.lines.iter().filter_map(of_line).chain(self.looks_at()).min())
     }
 
+    fn committed(&mut self, positions: &[Position]) {
+        self.known.committed(positions);
+    }
+
     fn reset(&mut self) {
         self.generation += 1;
         self.jobs.clear();
         self.known = Known::default();
+        self.repeats.clear();
         self.outdated.clear();
         self.halts.clear();
         self.released.clear();
@@ -457,14 +468,6 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
             item.route.topics.forgotten(&item.record.position.partition, key)
         };
         unsent.map(forget).collect()
-    }
-}
-
-/// Whether a record was replayed on purpose from a dead-letter topic, and failed before: then it is tried again.
-fn is_worth_a_replay(record: &InRecord, before: Outcome) -> bool {
-    match before {
-        Outcome::Applied | Outcome::Partial => false,
-        Outcome::Rejected | Outcome::Dead | Outcome::Unknown | Outcome::DryRun => replay_count(record) > 0,
     }
 }
 

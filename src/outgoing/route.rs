@@ -9,6 +9,7 @@ use super::settle::Topics;
 use super::transform::Mapping;
 use crate::catalog::Catalog;
 use crate::engine::lanes;
+use crate::runtime::ports::LookUp;
 
 /// What becomes of a key whose command failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -80,4 +81,6 @@ pub struct OutgoingConfig<S> {
     pub limits: Limits,
     /// What people decide about what stands still.
     pub decisions: Decisions,
+    /// Reads single entries of the stores' ledgers.
+    pub ledger: Arc<dyn LookUp>,
 }

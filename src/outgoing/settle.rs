@@ -127,7 +127,11 @@ pub(super) fn ended(
         .expect("a result was just written as JSON");
     let mut records = vec![
         result_record(topics, record, &command.id, ending.outcome, result.clone()),
-        topics.ledger_record(record, &command.id, &Entry::done(&raw, now_ms)),
+        // It is found again by its time.
+        OutRecord {
+            timestamp_ms: Some(now_ms),
+            ..topics.ledger_record(record, &command.id, &Entry::done(&raw, now_ms))
+        },
     ];
     if let Some(reason) = ending.reason {
         let letter = DeadLetter {

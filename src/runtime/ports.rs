@@ -54,11 +54,34 @@ pub trait Recall: Send {
     /// Why it could not be read.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The last committed value of each key that belongs to the work of `partition`.
-    fn recall(
-        &mut self,
-        partition: &Partition,
-    ) -> impl Future<Output = Result<BTreeMap<String, Bytes>, Self::Error>> + Send;
+    /// What belongs to the work of `partition`, as it was committed last.
+    fn recall(&mut self, partition: &Partition)
+    -> impl Future<Output = Result<Recalled, Self::Error>> + Send;
+}
+
+/// What was read back of a ledger for the work of a partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recalled {
+    /// The last value of each key that must be known.
+    pub values: BTreeMap<String, Bytes>,
+    /// What is left of the others that the path wants: the newest ones where there are very many, about in the order in
+    /// which they were written. An earlier one of the same key may still be there.
+    pub traces: Vec<Trace>,
+}
+
+impl From<BTreeMap<String, Bytes>> for Recalled {
+    fn from(values: BTreeMap<String, Bytes>) -> Self {
+        Self { values, traces: Vec::new() }
+    }
+}
+
+/// That an entry is in the ledger, without its key and value: these can be looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    /// A hash of its key, as the path makes it.
+    pub hash: u64,
+    /// When it was written, in milliseconds since the epoch.
+    pub at_ms: i64,
 }
 
 /// What a path wants of an entry of its ledger, when that is read back.
@@ -68,10 +91,40 @@ pub enum Want {
     Nothing,
     /// It must be known.
     Each,
-    /// It should be known while there is room: the newest ones stay.
-    Newest,
+    /// That it is there should be known, while there is room: the newest ones stay.
+    Trace(Trace),
     /// That it is there must be known, and not its value; an empty one stands for it.
     Key,
+}
+
+/// An entry of a ledger of which only a trace is known.
+#[derive(Debug, Clone)]
+pub struct Sought {
+    /// The ledger's partition that it was written to.
+    pub partition: Partition,
+    /// Its key.
+    pub key: String,
+    /// When it was written, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// Tells of a value under this key whether it was written then, or later.
+    pub is_it: fn(value: &[u8], at_ms: i64) -> bool,
+}
+
+/// What a ledger holds of what is sought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookedUp {
+    /// Its value.
+    Found(Bytes),
+    /// It was taken out of the ledger on purpose.
+    Forgotten,
+    /// Nothing, in all of the partition that committed readers see.
+    Nothing,
+}
+
+/// Reads single entries of ledgers.
+pub trait LookUp: Send + Sync + 'static {
+    /// An answer to each, in order; none for one about which Kafka could not be asked, or not in good time.
+    fn look_up(&self, sought: Vec<Sought>) -> Job<Vec<Option<LookedUp>>>;
 }
 
 /// How a transaction failed.
@@ -159,8 +212,8 @@ pub trait Stage: Send {
     /// What a job brings back.
     type Done: Send + 'static;
 
-    /// Takes what the ledger holds for a partition that was just assigned: the last value of each key.
-    fn restore(&mut self, partition: &Partition, ledger: BTreeMap<String, Bytes>);
+    /// Takes what the ledger holds for a partition that was just assigned.
+    fn restore(&mut self, partition: &Partition, ledger: Recalled);
     /// Bytes that the stage keeps of each open record beside the record itself, about: what was decoded and planned.
     fn weight(&self) -> usize {
         0
@@ -173,6 +226,8 @@ pub trait Stage: Send {
     fn finish(&mut self, done: Self::Done, now: Instant) -> Vec<Settled>;
     /// When `start` should be called again, if nothing else happens.
     fn wake_at(&self) -> Option<Instant>;
+    /// These settlements are committed: the next ones in the order in which they were returned.
+    fn committed(&mut self, _positions: &[Position]) {}
     /// Forgets everything: the assignment is over.
     fn reset(&mut self);
 

@@ -21,7 +21,7 @@ use super::signals::{self, Lanes};
 use super::state::StoreState;
 use crate::incoming::stage::WallClock;
 use crate::model::record::{InRecord, OutRecord, Partition};
-use crate::runtime::ports::{Job, Settled, Stage, Store};
+use crate::runtime::ports::{Job, Recalled, Settled, Stage, Store};
 
 /// What the leader works with.
 pub struct Deps<K, U> {
@@ -137,10 +137,11 @@ fn state_of(store: &str, ledger: &BTreeMap<String, Bytes>) -> StoreState {
 impl<S: Store, K: Topics, U: Upkeep> Stage for Scheduler<S, K, U> {
     type Done = Done;
 
-    fn restore(&mut self, _partition: &Partition, ledger: BTreeMap<String, Bytes>) {
+    fn restore(&mut self, _partition: &Partition, ledger: Recalled) {
         self.leads = true;
         for (name, store) in &self.plan.stores {
-            let lane = Lane::new(store.clone(), self.plan.notifications.clone(), state_of(name, &ledger));
+            let lane =
+                Lane::new(store.clone(), self.plan.notifications.clone(), state_of(name, &ledger.values));
             self.lanes.insert(name.clone(), lane);
         }
     }

@@ -96,7 +96,7 @@ fn the_next_owner_of_the_partition_knows_the_notes() {
     assert_eq!((ledger.len(), settled.records[0].partition), (1, Some(0)));
     let mut next = bench(product("ours"));
     let partition = next.position().partition;
-    next.stage.restore(&partition, ledger);
+    next.stage.restore(&partition, ledger.into());
     assert_eq!(origins(&mut next), ["bridge:c-1"]);
     next.stage.reset();
     assert_eq!(origins(&mut next), ["store"]);

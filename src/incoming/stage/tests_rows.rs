@@ -277,8 +277,9 @@ fn the_ledger_forgets_what_has_been_gone_for_a_week() {
     let mut bench = bench_with(with_row(BRAND, |_| {}), brand(1));
     let gone = Bytes::from(format!(r#"{{"t":{},"g":true,"e":[]}}"#, NOW_MS - 8 * 24 * 3_600_000));
     let partition = Partition { topic: "bigcommerce.main.webhooks".into(), number: 3 };
-    let ledger = (1..=150).map(|id| (format!("read/product/{id}"), gone.clone())).collect();
-    bench.stage.restore(&partition, ledger);
+    let ledger: BTreeMap<String, Bytes> =
+        (1..=150).map(|id| (format!("read/product/{id}"), gone.clone())).collect();
+    bench.stage.restore(&partition, ledger.into());
     let mut forgotten = Vec::new();
     for _ in 0..3 {
         bench.update("brand/1");

@@ -5,6 +5,7 @@ mod guarded;
 mod mapped;
 mod notes;
 mod refusals;
+mod repeats;
 mod simulation;
 mod standing;
 mod table;
@@ -12,6 +13,7 @@ mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
 
 use futures::executor::block_on;
 use serde_json::{Value, json};
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::model::record::OutRecord;
 use crate::model::request::{Answer, Reply, Request};
-use crate::runtime::ports::NotDurable;
+use crate::runtime::ports::{LookUp, LookedUp, NotDurable, Recalled, Sought, Want};
 
 const COMMANDS: &str = "bigcommerce.main.commands";
 const RESULTS: &str = "bigcommerce.main.results";
@@ -74,11 +76,32 @@ impl Store for FakeStore {
     }
 }
 
-/// A log that takes what it is given, unless it was told to fail.
+/// A log that takes what it is given, unless it was told to fail. What a ledger is said to hold can be looked up in it.
 #[derive(Default)]
 struct FakeLog {
     records: Mutex<Vec<OutRecord>>,
     failures: Mutex<u32>,
+    held: Mutex<BTreeMap<String, Option<Bytes>>>,
+    /// What was looked up, all at once in each.
+    looked_up: Mutex<Vec<Vec<String>>>,
+}
+
+impl LookUp for FakeLog {
+    fn look_up(&self, sought: Vec<Sought>) -> Job<Vec<Option<LookedUp>>> {
+        let is_away = std::mem::take(&mut *self.failures.lock().unwrap()) > 0;
+        let held = self.held.lock().unwrap();
+        let answer = |sought: &Sought| {
+            assert_eq!((&*sought.partition.topic, sought.partition.number), (LEDGER, 1));
+            Some(match held.get(&sought.key) {
+                Some(Some(value)) if (sought.is_it)(value, sought.at_ms) => LookedUp::Found(value.clone()),
+                Some(None) => LookedUp::Forgotten,
+                _ => LookedUp::Nothing,
+            })
+        };
+        let answers = sought.iter().map(|sought| answer(sought).filter(|_| !is_away)).collect();
+        self.looked_up.lock().unwrap().push(sought.into_iter().map(|sought| sought.key).collect());
+        Box::pin(std::future::ready(answers))
+    }
 }
 
 impl Append for FakeLog {
@@ -133,9 +156,9 @@ fn route(store: &Arc<FakeStore>) -> Route<FakeStore> {
 }
 
 fn outgoing(routes: Vec<Route<FakeStore>>, log: &Arc<FakeLog>) -> Outgoing<FakeStore, FakeLog> {
-    let catalog = Arc::clone(&CATALOG);
+    let (catalog, limits) = (Arc::clone(&CATALOG), Limits::default());
     let config =
-        OutgoingConfig { routes, catalog, limits: Limits::default(), decisions: Decisions::default() };
+        OutgoingConfig { routes, catalog, limits, decisions: Decisions::default(), ledger: log.clone() };
     Outgoing::new(config, log.clone(), Arc::new(|| 1_000))
 }
 
@@ -205,9 +228,23 @@ impl Bench {
         let mut next = Self::new(self.store);
         let committed = self.settled.iter().flat_map(|settled| &settled.records);
         let ledger = ledger(self.log.records.lock().unwrap().iter().chain(committed));
-        next.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, ledger);
+        next.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, recalled(&next.log, ledger));
         next
     }
+}
+
+/// What is read back of a ledger. The rest can be looked up in it.
+fn recalled(log: &FakeLog, ledger: BTreeMap<String, Bytes>) -> Recalled {
+    let mut recalled = Recalled::default();
+    for (key, value) in &ledger {
+        match wanted(LEDGER, key, value, 1_000) {
+            Want::Each => drop(recalled.values.insert(key.clone(), value.clone())),
+            Want::Trace(trace) => recalled.traces.push(trace),
+            other => panic!("{other:?} of {key}"),
+        }
+    }
+    *log.held.lock().unwrap() = ledger.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    recalled
 }
 
 /// The last value of each key of the ledger.

@@ -207,8 +207,11 @@ impl Life {
             catalog: CATALOG.clone(),
             limits: Limits { lanes, requests: 3, ..Limits::default() },
             decisions: Decisions::default(),
+            ledger: log.clone(),
         };
-        Outgoing::new(config, log.clone(), Arc::new(|| 1_000))
+        let mut path = Outgoing::new(config, log.clone(), Arc::new(|| 1_000));
+        path.known = Known::with_limits(0, ended::Ended::default());
+        path
     }
 
     fn is_over(&self) -> bool {
@@ -240,7 +243,11 @@ impl Life {
                     self.pending.extend(self.path.finish(brought, self.now));
                 }
             }
-            85..93 => self.committed.extend(self.pending.pop_front()),
+            85..93 => {
+                let Some(settled) = self.pending.pop_front() else { return };
+                self.path.committed(&settled.positions);
+                self.committed.push(settled);
+            }
             93..98 => self.now = self.path.wake_at().map_or(self.now, |at| at.max(self.now)),
             98 => *self.log.failures.lock().unwrap() = 1,
             99 if self.rng.random_bool(0.15) => self.crash(),
@@ -257,7 +264,7 @@ impl Life {
         self.path = Self::path(&self.store, &self.log);
         let committed = self.committed.iter().flat_map(|settled| &settled.records);
         let entries = ledger(self.log.records.lock().unwrap().iter().chain(committed));
-        self.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, entries);
+        self.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, recalled(&self.log, entries));
         let settled: HashSet<i64> = self
             .committed
             .iter()

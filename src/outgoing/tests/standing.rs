@@ -6,9 +6,10 @@ use super::*;
 fn bench(store: Arc<FakeStore>, stop_at: Option<u8>) -> (Bench, Decisions) {
     let decisions = Decisions::default();
     let routes = vec![Route { on_failure: OnFailure::HaltKey, stop_at, ..route(&store) }];
-    let (catalog, limits) = (Arc::clone(&CATALOG), Limits::default());
-    let config = OutgoingConfig { routes, catalog, limits, decisions: decisions.clone() };
     let log = Arc::new(FakeLog::default());
+    let (catalog, ledger) = (Arc::clone(&CATALOG), log.clone());
+    let config =
+        OutgoingConfig { routes, catalog, limits: Limits::default(), decisions: decisions.clone(), ledger };
     let path = Outgoing::new(config, log.clone(), Arc::new(|| 1_000));
     (Bench { path, store, log, settled: Vec::new(), now: Instant::now() }, decisions)
 }
@@ -113,7 +114,7 @@ fn a_halt_outlives_its_process_and_its_release_does_too() {
     let of_first = |bench: &Bench| ledger(bench.settled.iter().flat_map(|settled| &settled.records));
     let partition = Partition { topic: COMMANDS.into(), number: 3 };
     let (mut second, decisions) = bench(first.store.clone(), None);
-    second.path.restore(&partition, of_first(&first));
+    second.path.restore(&partition, recalled(&second.log, of_first(&first)));
     second.accept(order(2, "a", 8));
     second.for_a_while();
     assert!(second.settled.is_empty());
@@ -121,7 +122,8 @@ fn a_halt_outlives_its_process_and_its_release_does_too() {
     second.for_a_while();
     assert_eq!(second.ends(), [end("c-2", "applied", "")]);
     let (mut third, _) = bench(first.store.clone(), None);
-    third.path.restore(&partition, of_first(&first).into_iter().chain(of_first(&second)).collect());
+    let both = of_first(&first).into_iter().chain(of_first(&second)).collect();
+    third.path.restore(&partition, recalled(&third.log, both));
     assert_eq!(third.path.standing(), (0, 0), "the release stands beside the halt");
     third.accept(order(3, "a", 9));
     third.for_a_while();
@@ -140,7 +142,8 @@ fn a_key_of_which_nothing_waits_goes_on_in_the_ledger_as_well() {
     assert_eq!(first.path.standing(), (0, 0));
     let (mut second, _) = bench(first.store.clone(), None);
     let written = ledger(first.settled.iter().flat_map(|settled| &settled.records));
-    second.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, written);
+    let partition = Partition { topic: COMMANDS.into(), number: 3 };
+    second.path.restore(&partition, recalled(&second.log, written));
     second.accept(order(3, "a", 9));
     second.for_a_while();
     assert_eq!(second.ends(), [end("c-3", "applied", "")]);
@@ -157,7 +160,8 @@ fn a_key_that_halts_right_after_its_release_is_halted_in_the_ledger() {
     assert_eq!(first.ends(), [end("c-1", "rejected", "refused"), end("c-2", "rejected", "refused")]);
     let (mut second, _) = bench(first.store.clone(), None);
     let written = ledger(first.settled.iter().flat_map(|settled| &settled.records));
-    second.path.restore(&Partition { topic: COMMANDS.into(), number: 3 }, written);
+    let partition = Partition { topic: COMMANDS.into(), number: 3 };
+    second.path.restore(&partition, recalled(&second.log, written));
     assert_eq!(second.path.standing(), (0, 1), "c-2 halted it, and nobody let it go on since");
     second.accept(order(3, "a", 9));
     second.for_a_while();
@@ -218,8 +222,9 @@ fn what_is_no_command_stops_a_mapped_route_and_not_one_of_commands() {
         let store = FakeStore::new(|_, _| done("{}"));
         let (catalog, limits) = (Arc::clone(&CATALOG), Limits::default());
         let routes = vec![Route { fixed, stop_at: Some(50), ..route(&store) }];
-        let config = OutgoingConfig { routes, catalog, limits, decisions: Decisions::default() };
         let log = Arc::new(FakeLog::default());
+        let (decisions, ledger) = (Decisions::default(), log.clone());
+        let config = OutgoingConfig { routes, catalog, limits, decisions, ledger };
         let mut path = Outgoing::new(config, log, Arc::new(|| 1_000));
         let ended: usize =
             (0..300).map(|offset| path.accept(record(offset, None, Some(b"{}")), Instant::now()).len()).sum();

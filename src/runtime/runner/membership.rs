@@ -99,7 +99,7 @@ where
             let ledger = self.read_ledger(partition).await?;
             let is_owned = self.stage.owner_note(partition, Bytes::new()).is_some();
             if is_owned {
-                let found = ledger.get(&ownership::key(partition)).map(|value| Note::read(value));
+                let found = ledger.values.get(&ownership::key(partition)).map(|value| Note::read(value));
                 self.ownership.assign(partition.clone(), found, began, SystemClock.wall_ms());
             }
             self.stage.restore(partition, ledger);

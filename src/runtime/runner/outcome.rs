@@ -1,15 +1,13 @@
 //! The end of a transaction: what it means for the records in it, for the membership, and for the next try.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tracing::warn;
 
 use super::{Batch, COMMIT_PAUSE, MAX_COMMIT_TRIES, Runner, RunnerError, Watch, now};
 use crate::engine::checkpoint::Checkpoint;
 use crate::model::record::{Assignment, OutRecord, Partition};
-use crate::runtime::ports::{Consume, NotCommitted, Produce, Recall, Stage};
+use crate::runtime::ports::{Consume, NotCommitted, Produce, Recall, Recalled, Stage};
 
 /// When it was begun, how long it took, and what came of it.
 pub(super) type Ended = (Instant, Duration, Result<(), NotCommitted>);
@@ -71,6 +69,7 @@ where
         for position in &batch.positions {
             self.held.close(position);
         }
+        self.stage.committed(&batch.positions);
         for (partition, note) in &batch.notes {
             if self.ownership.noted(partition, *note) {
                 self.held.unlock(partition);
@@ -98,7 +97,7 @@ where
     async fn is_in_ledger(&mut self, batch: &Batch) -> Result<bool, RunnerError> {
         let partitions: Vec<Partition> = self.held.partitions().cloned().collect();
         for partition in partitions {
-            let ledger = self.read_ledger(&partition).await?;
+            let ledger = self.read_ledger(&partition).await?.values;
             let stands = |record: &OutRecord| {
                 let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
                 record.value.is_some() && key.is_some_and(|key| ledger.get(key) == record.value.as_ref())
@@ -110,10 +109,7 @@ where
         Ok(false)
     }
 
-    pub(super) async fn read_ledger(
-        &mut self,
-        partition: &Partition,
-    ) -> Result<BTreeMap<String, Bytes>, RunnerError> {
+    pub(super) async fn read_ledger(&mut self, partition: &Partition) -> Result<Recalled, RunnerError> {
         let read = self.recall.recall(partition).await;
         read.map_err(|e| RunnerError::Recall(self.name, Box::new(e)))
     }

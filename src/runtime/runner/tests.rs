@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::model::record::Assignment;
-use crate::runtime::ports::Job;
+use crate::runtime::ports::{Job, Recalled};
 
 /// What the broker holds, and what it answers to the next commits.
 #[derive(Default)]
@@ -93,8 +93,8 @@ struct Reader(Arc<Broker>);
 impl Recall for Reader {
     type Error = Never;
 
-    async fn recall(&mut self, _: &Partition) -> Result<BTreeMap<String, Bytes>, Never> {
-        Ok(self.0.ledger.lock().unwrap().clone())
+    async fn recall(&mut self, _: &Partition) -> Result<Recalled, Never> {
+        Ok(self.0.ledger.lock().unwrap().clone().into())
     }
 }
 
@@ -118,8 +118,8 @@ struct Counter {
 impl Stage for Counter {
     type Done = u32;
 
-    fn restore(&mut self, _: &Partition, ledger: BTreeMap<String, Bytes>) {
-        assert!(ledger.is_empty());
+    fn restore(&mut self, _: &Partition, ledger: Recalled) {
+        assert!(ledger.values.is_empty());
         self.next = Some(1);
     }
 

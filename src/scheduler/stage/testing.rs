@@ -145,7 +145,8 @@ impl World {
         let ledger = self.topics.ledger.lock().unwrap().clone();
         let ours = |(key, _): &(String, Bytes)| key.starts_with("scan/") || key.starts_with("hooks/");
         let partition = Partition { topic: "signals".into(), number: 0 };
-        self.stage.restore(&partition, ledger.into_iter().filter(ours).collect());
+        let ledger: BTreeMap<String, Bytes> = ledger.into_iter().filter(ours).collect();
+        self.stage.restore(&partition, ledger.into());
     }
 
     /// The leader dies; another one takes over.

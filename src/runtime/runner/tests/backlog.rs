@@ -112,7 +112,7 @@ struct Patient {
 impl Stage for Patient {
     type Done = ();
 
-    fn restore(&mut self, _: &Partition, _: BTreeMap<String, Bytes>) {}
+    fn restore(&mut self, _: &Partition, _: Recalled) {}
 
     fn accept(&mut self, record: InRecord, _: Instant) -> Vec<Settled> {
         self.accepted.lock().unwrap().push(record.position.clone());

@@ -88,8 +88,8 @@ struct Ledger(Arc<World>);
 impl Recall for Ledger {
     type Error = Never;
 
-    async fn recall(&mut self, _: &Partition) -> Result<BTreeMap<String, Bytes>, Never> {
-        Ok(self.0.ledger.lock().unwrap().clone())
+    async fn recall(&mut self, _: &Partition) -> Result<Recalled, Never> {
+        Ok(self.0.ledger.lock().unwrap().clone().into())
     }
 }
 
@@ -140,7 +140,7 @@ impl Stage for Sender {
     /// The offset, and whether it was sent.
     type Done = (i64, bool);
 
-    fn restore(&mut self, _: &Partition, _: BTreeMap<String, Bytes>) {}
+    fn restore(&mut self, _: &Partition, _: Recalled) {}
 
     fn accept(&mut self, record: InRecord, _: Instant) -> Vec<Settled> {
         self.todo.push(record.position.offset);
