@@ -234,7 +234,7 @@ async fn halted(settings: &Settings, store: Option<&str>) -> Result<Vec<Key>> {
         let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
         keys.extend(found.into_iter().filter_map(|(key, value)| {
             let entry: Entry = serde_json::from_slice(&value).ok()?;
-            let (_, key) = halts::name(&key)?;
+            let halts::About::Key(_, key) = halts::about(&key)? else { return None };
             (entry.state == EntryState::Halted).then(|| Key { store: name.clone(), key, entry })
         }));
     }
