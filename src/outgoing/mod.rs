@@ -236,6 +236,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                 id: command.id.clone(),
                 entity: Some(command.entity.name.clone()),
                 action: Some(command.action().name.clone()),
+                class: Some(command.action().class),
                 reason,
                 stage: FailedAt::Value,
                 detail,
