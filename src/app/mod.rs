@@ -141,8 +141,7 @@ impl App {
         let clients = stores::clients(&load, Some(&metrics))?;
         let in_force = watch::Sender::new(Arc::new(InForce { load, clients }));
         let (reloader, orders) = Reloader::channel();
-        let mut lifecycle = Lifecycle::new();
-        let paths = options.paths();
+        let (mut lifecycle, paths) = (Lifecycle::new(), options.paths());
         let health = Health::new(&readiness, &paths);
         let signals = signals::Signals::new(in_force.subscribe());
         let console = match options.has(Role::Console) {
