@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::kafka::backlog::end_of;
 use crate::kafka::settings::ClientSettings;
 use crate::kafka::tail::Tail;
 use crate::model::record::InRecord;
@@ -19,6 +20,10 @@ use crate::runtime::{Drain, Lifecycle};
 
 /// Between two tries to read the signals.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// After so long without a record there is none left of those that stood there at the start: the last may have been
+/// deleted, or be no records.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What people decide, followed until the drain.
 pub(super) fn start(client: &ClientSettings, topic: Arc<str>, lifecycle: &mut Lifecycle) -> Decisions {
@@ -34,7 +39,14 @@ pub(super) fn start(client: &ClientSettings, topic: Arc<str>, lifecycle: &mut Li
 async fn follow(client: &ClientSettings, topic: &Arc<str>, decisions: &Decisions, drain: &Drain) {
     while !drain.is_requested() {
         let read = async {
+            decisions.begin(end_of(client, topic, 0).await?);
             let mut tail = Tail::from_start(client, vec![topic.to_string()]).await?;
+            while decisions.is_behind() {
+                match tokio::time::timeout(QUIET, tail.next()).await {
+                    Ok(record) => take(decisions, &record?),
+                    Err(_) => decisions.caught_up(),
+                }
+            }
             loop {
                 take(decisions, &tail.next().await?);
             }
@@ -51,8 +63,14 @@ async fn follow(client: &ClientSettings, topic: &Arc<str>, decisions: &Decisions
     }
 }
 
-/// Notes the decision in a signal. Signals of other kinds, and wrong ones, are the leader's to answer.
+/// Takes a signal. Those of other kinds, and wrong ones, are the leader's to answer.
 fn take(decisions: &Decisions, record: &InRecord) {
+    let place = record.position.offset;
+    note(decisions, record);
+    decisions.reach(place);
+}
+
+fn note(decisions: &Decisions, record: &InRecord) {
     let Ok(Signal { id, ask }) = Signal::parse(record.value.as_deref().unwrap_or_default()) else { return };
     let Ask::EndHalt { store, halted, drop_before } = ask else { return };
     let about = match halted {
@@ -60,6 +78,6 @@ fn take(decisions: &Decisions, record: &InRecord) {
         Halted::Route { topic } => About::Route(topic),
     };
     info!(signal = id, store, "a decision about commands that stand still");
-    let at_ms = record.timestamp_ms.unwrap_or_default();
-    decisions.take(&store, about, Decision { at_ms, drop_before });
+    let (place, at_ms) = (record.position.offset, record.timestamp_ms.unwrap_or_default());
+    decisions.take(&store, about, Decision { place, at_ms, drop_before });
 }

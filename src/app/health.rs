@@ -1,4 +1,5 @@
-//! How the paths of all stores fare: what readiness tells, and when one store's failure is everybody's.
+//! How the paths of all stores fare: what readiness tells, what stands still, and when one store's failure is
+//! everybody's.
 //!
 //! One flag stands for a path of all stores. A store that a reload added or began anew does not take the flag down
 //! before it has once been up: the process would be taken out of service, and the callbacks of all others with it.
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::outgoing::Standing;
 use crate::telemetry::{Metrics, Readiness, ReadyFlag, names};
 
 /// How a path of a store fares.
@@ -29,6 +31,8 @@ type Parts = BTreeMap<(Arc<str>, &'static str), PartState>;
 pub(super) struct Health {
     parts: Arc<Mutex<Parts>>,
     flags: BTreeMap<&'static str, ReadyFlag>,
+    /// By store: what stands still on the way to it. Stores of which nothing does are left out.
+    standing: Arc<Mutex<BTreeMap<Arc<str>, Standing>>>,
     /// Open records of each path, of all stores together.
     open: BTreeMap<&'static str, Arc<AtomicI64>>,
 }
@@ -38,6 +42,7 @@ impl Health {
     pub(super) fn new(readiness: &Readiness, paths: &[&'static str]) -> Self {
         Self {
             parts: Arc::default(),
+            standing: Arc::default(),
             flags: paths.iter().map(|path| (*path, readiness.part(path))).collect(),
             open: names::PATHS.iter().map(|path| (*path, Arc::default())).collect(),
         }
@@ -63,8 +68,24 @@ impl Health {
         parts.keys().any(|(name, _)| !has_failed(name))
     }
 
+    /// This stands still on the way to a store, from now on.
+    pub(super) fn stands(&self, store: &Arc<str>, now: &Standing) {
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now == Standing::default() {
+            standing.remove(store);
+        } else {
+            standing.insert(store.clone(), now.clone());
+        }
+    }
+
+    /// What stands still in this process, by store.
+    pub(super) fn standing(&self) -> BTreeMap<Arc<str>, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A store is gone.
     pub(super) fn forget(&self, store: &str) {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).remove(store);
         let mut parts = self.parts();
         parts.retain(|(name, _), _| &**name != store);
         self.tell(&parts);
@@ -133,6 +154,19 @@ mod tests {
         assert!(readiness.waiting_for().is_empty());
         assert!(health.failed(&b, "incoming"), "the other store is well");
         assert_eq!(readiness.waiting_for(), ["incoming"]);
+    }
+
+    #[test]
+    fn what_stands_still_is_told_until_it_goes_on_or_its_store_is_gone() {
+        let (_, health, a, b) = health();
+        let now = Standing { routes: ["commands".into()].into(), keys: 2 };
+        health.stands(&a, &now);
+        health.stands(&b, &now);
+        assert_eq!(health.standing().len(), 2);
+        health.stands(&a, &Standing::default());
+        assert_eq!(health.standing(), BTreeMap::from([(b, now)]));
+        health.forget("b");
+        assert!(health.standing().is_empty());
     }
 
     #[test]

@@ -141,11 +141,13 @@ impl App {
         let clients = stores::clients(&load, Some(&metrics))?;
         let in_force = watch::Sender::new(Arc::new(InForce { load, clients }));
         let (reloader, orders) = Reloader::channel();
-        let mut lifecycle = Lifecycle::new();
+        let (mut lifecycle, paths) = (Lifecycle::new(), options.paths());
+        let health = Health::new(&readiness, &paths);
         let signals = signals::Signals::new(in_force.subscribe());
         let console = match options.has(Role::Console) {
             true => {
-                let state = console_state(&metrics, &readiness, &in_force, &options, (&reloader, &signals));
+                let told = (&metrics, &readiness, &health);
+                let state = console_state(told, &in_force, &options, (&reloader, &signals));
                 Some(start_console(&settings, state, &mut lifecycle).await?)
             }
             false => None,
@@ -167,8 +169,6 @@ impl App {
         let address = receiver.as_ref().map(Receiver::local_addr);
         // One failure is enough to end the process.
         let (fatal, fatals) = mpsc::channel(1);
-        let paths = options.paths();
-        let health = Health::new(&readiness, &paths);
         let decisions = match paths.contains(&unit::OUTGOING) {
             true => decisions::start(&cluster.client, signals::signals_topic(&settings), &mut lifecycle),
             false => Decisions::default(),
@@ -238,14 +238,13 @@ async fn reach(settings: &Settings, options: &Options, metrics: &Metrics) -> Res
 
 /// What the console shows and can do.
 fn console_state(
-    metrics: &Metrics,
-    readiness: &Readiness,
+    (metrics, readiness, health): (&Metrics, &Readiness, &Health),
     in_force: &watch::Sender<Arc<InForce>>,
     options: &Options,
     (reloader, signals): (&Reloader, &signals::Signals),
 ) -> ConsoleState {
-    let (stores, waiting) = (in_force.subscribe(), readiness.clone());
-    let status = move || status(&stores.borrow(), &waiting);
+    let (stores, waiting, health) = (in_force.subscribe(), readiness.clone(), health.clone());
+    let status = move || status(&stores.borrow(), &waiting, &health);
     let mut actions: BTreeMap<_, _> = signals.actions().into_iter().collect();
     if options.loader.is_some() {
         actions.insert("reload", reloader.clone().action());
@@ -253,7 +252,8 @@ fn console_state(
     ConsoleState { readiness: readiness.clone(), metrics: metrics.clone(), status: Arc::new(status), actions }
 }
 
-fn status(in_force: &InForce, readiness: &Readiness) -> Value {
+/// The names of stores and topics, states, and counts: a key may be a customer's.
+fn status(in_force: &InForce, readiness: &Readiness, health: &Health) -> Value {
     let settings = &in_force.load.settings;
     let names: Vec<&str> = settings.stores.iter().map(|store| store.name.as_str()).collect();
     let stopped = in_force.clients.iter().filter_map(|(name, client)| match client.state() {
@@ -267,8 +267,18 @@ fn status(in_force: &InForce, readiness: &Readiness) -> Value {
         }
     });
     let stopped: BTreeMap<String, Value> = stopped.collect();
-    let version = env!("CARGO_PKG_VERSION");
-    json!({ "stores": names, "stopped": stopped, "waiting_for": readiness.waiting_for(), "version": version })
+    let standing = health.standing().into_iter().map(|(store, now)| {
+        let routes: Vec<&str> = now.routes.iter().map(|topic| &**topic).collect();
+        (store.to_string(), json!({ "stopped_routes": routes, "halted_keys": now.keys }))
+    });
+    let standing: BTreeMap<String, Value> = standing.collect();
+    json!({
+        "stores": names,
+        "stopped": stopped,
+        "standing": standing,
+        "waiting_for": readiness.waiting_for(),
+        "version": env!("CARGO_PKG_VERSION"),
+    })
 }
 
 async fn start_console(

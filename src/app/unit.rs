@@ -168,9 +168,11 @@ impl Plan {
             appender,
             (self.ground.decisions.clone(), LedgerEntries::new(self.ground.kafka.clone())),
         )?;
-        let (metrics, store) = (self.ground.metrics.clone(), self.store.clone());
-        path.stage.watch_standing(Box::new(move |routes, keys| {
-            metrics.standing(&store, routes as u64, keys as u64);
+        let (metrics, health, store) =
+            (self.ground.metrics.clone(), self.ground.health.clone(), self.store.clone());
+        path.stage.watch_standing(Box::new(move |now| {
+            metrics.standing(&store, now.routes.len() as u64, now.keys as u64);
+            health.stands(&store, now);
         }));
         let consumed: Vec<&str> = path.consumed.iter().map(String::as_str).collect();
         let running = self.run(OUTGOING, &consumed, path.stage, drain)?;

@@ -1,28 +1,27 @@
 //! `bcbridge halted list|release|drop`: keys whose command failed under `on_failure: halt-key`, and routes that
 //! stopped because too many of their commands failed.
 //!
-//! The ledgers say which keys are halted, so `list` needs no running bridge. `release` and `drop` are signals: the
+//! The ledgers say what stands still (`found`), so `list` needs no running bridge. `release` and `drop` are signals: the
 //! owner of the key's partition acts on them, whichever process that is. The exit code is 0 when the signal was
 //! taken, and 1 when there is nothing of this name or nobody answered.
 
-use std::collections::BTreeMap;
+mod found;
+
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
-use bytes::Bytes;
 use clap::Subcommand;
+use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
+use self::found::{Found, Place, found};
 use super::follow::{Asking, Wait};
 use super::{ConfigArg, Output, say, store};
-use crate::app::topics::StoreTopics;
 use crate::app::{Cluster, signals};
 use crate::config::Settings;
 use crate::kafka::backlog::end_of;
-use crate::kafka::ledger::Ledger;
 use crate::model::signal::{Ask, Halted};
-use crate::outgoing::halts::{self, Entry, EntryState};
+use crate::outgoing::halts::Entry;
 
 /// Shown below the help.
 const EXAMPLES: &str = "\
@@ -36,7 +35,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub(super) enum HaltedCommand {
-    /// Shows the keys that are halted, and by which command.
+    /// Shows the keys and routes that stand still, since when and why, and how many commands wait.
     List(ListArgs),
     /// Lets a key go on with its next command, or a route.
     Release(ReleaseArgs),
@@ -88,14 +87,6 @@ pub(super) struct KeyArgs {
     topic: Option<String>,
 }
 
-/// A key that is halted.
-#[derive(Debug)]
-struct Key {
-    store: String,
-    key: Bytes,
-    entry: Entry,
-}
-
 pub(super) async fn run(command: HaltedCommand, output: Output) -> Result<ExitCode> {
     match command {
         HaltedCommand::List(args) => list(&args, output).await,
@@ -110,32 +101,54 @@ async fn list(args: &ListArgs, output: Output) -> Result<ExitCode> {
         Err(code) => return Ok(code),
     };
     let named = args.store.as_deref().map(|name| signals::store(&settings, Some(name))).transpose()?;
-    let keys = halted(&settings, named.as_deref()).await?;
+    store::needs_a_cluster(&settings)?;
+    let cluster = Cluster::reach(&settings, None, None).await?;
+    let mut all = found(&settings, &cluster.client, named.as_deref()).await?;
+    found::count_waiting(&settings, &cluster.client, &mut all).await;
     if output == Output::Json {
-        let rows: Vec<Value> = keys.iter().map(row).collect();
+        let rows: Vec<Value> = all.iter().map(row).collect();
         say(format_args!("{:#}", Value::Array(rows)))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = comfy_table::Table::new();
-    table.set_header(["store", "topic", "key", "halted by", "why", "since"]);
-    for Key { store, key, entry } in &keys {
-        let (key, since) = (String::from_utf8_lossy(key), since(entry));
-        table.add_row([store.as_str(), &entry.topic, &key, &entry.command, &entry.why, &since]);
-    }
-    say(format_args!("{table}"))?;
+    say(format_args!("{}", table(&all)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(Key { store, key, entry }: &Key) -> Value {
+fn table(all: &[Found]) -> Table {
+    let mut table = Table::new();
+    let header = ["store", "kind", "topic", "partition", "key", "since", "why", "command", "waiting"];
+    table.load_style(presets::NOTHING).set_header(header);
+    for found in all {
+        let Found { store, entry, .. } = found;
+        let waiting = found.waiting.map_or_else(|| "?".to_owned(), |count| count.to_string());
+        table.add_row([
+            store,
+            found.kind(),
+            &entry.topic,
+            &entry.partition.to_string(),
+            &found.key().unwrap_or_else(|| "*".to_owned()),
+            &since(entry),
+            &entry.why,
+            &entry.command,
+            &waiting,
+        ]);
+    }
+    table
+}
+
+fn row(found: &Found) -> Value {
+    let Found { store, entry, waiting, .. } = found;
     json!({
         "store": store,
+        "kind": found.kind(),
         "topic": entry.topic,
         "partition": entry.partition,
-        "offset": entry.offset,
-        "key": String::from_utf8_lossy(key),
-        "command": entry.command,
-        "why": entry.why,
+        "key": found.key(),
         "since": since(entry),
+        "why": entry.why,
+        "command": entry.command,
+        "offset": entry.offset,
+        "waiting": waiting,
     })
 }
 
@@ -174,7 +187,7 @@ async fn drop_key(args: KeyArgs, output: Output) -> Result<ExitCode> {
         Ok(settings) => settings,
         Err(code) => return Ok(code),
     };
-    let Key { store, entry, .. } =
+    let Found { store, entry, .. } =
         find(&settings, &args.key, args.store.as_deref(), args.topic.as_deref()).await?;
     // What comes later was not meant.
     let cluster = Cluster::reach(&settings, None, None).await?;
@@ -192,11 +205,14 @@ async fn ask(asking: Result<Asking, ExitCode>, output: Output) -> Result<ExitCod
 }
 
 /// The one halted key that is meant.
-async fn find(settings: &Settings, key: &str, store: Option<&str>, topic: Option<&str>) -> Result<Key> {
+async fn find(settings: &Settings, key: &str, store: Option<&str>, topic: Option<&str>) -> Result<Found> {
     let store = store.map(|name| signals::store(settings, Some(name))).transpose()?;
-    let mut keys = halted(settings, store.as_deref()).await?;
+    store::needs_a_cluster(settings)?;
+    let cluster = Cluster::reach(settings, None, None).await?;
+    let mut keys = found(settings, &cluster.client, store.as_deref()).await?;
     keys.retain(|found| {
-        *found.key == *key.as_bytes() && topic.is_none_or(|topic| topic == found.entry.topic)
+        let is_meant = matches!(&found.place, Place::Key(found) if **found == *key.as_bytes());
+        is_meant && topic.is_none_or(|topic| topic == found.entry.topic)
     });
     if keys.len() > 1 {
         let places: Vec<String> =
@@ -204,39 +220,4 @@ async fn find(settings: &Settings, key: &str, store: Option<&str>, topic: Option
         bail!("the key {key:?} is halted on {}; choose by --store and --topic", places.join(", "));
     }
     keys.pop().with_context(|| format!("no key {key:?} is halted; `bcbridge halted list` shows which are"))
-}
-
-/// What the ledgers say is halted.
-async fn halted(settings: &Settings, store: Option<&str>) -> Result<Vec<Key>> {
-    store::needs_a_cluster(settings)?;
-    let cluster = Cluster::reach(settings, None, None).await?;
-    let partitions = i32::try_from(settings.kafka.topics.partitions)?;
-    let mut keys = Vec::new();
-    for name in settings
-        .stores
-        .iter()
-        .map(|store| &store.name)
-        .filter(|name| store.is_none_or(|wanted| wanted == *name))
-    {
-        let ledger = Ledger::new(cluster.client.clone(), StoreTopics::of(settings, name).ledger, partitions);
-        let found: Arc<Mutex<BTreeMap<String, Bytes>>> = Arc::default();
-        let taken = found.clone();
-        let read = ledger.read(move |record| {
-            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-            let Some(key) = key.filter(|key| key.starts_with(halts::KEY_PREFIX)) else { return };
-            let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-            match record.value {
-                Some(value) => taken.insert(key.to_owned(), value),
-                None => taken.remove(key),
-            };
-        });
-        read.await.with_context(|| format!("reading the ledger of {name}"))?;
-        let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
-        keys.extend(found.into_iter().filter_map(|(key, value)| {
-            let entry: Entry = serde_json::from_slice(&value).ok()?;
-            let (_, key) = halts::name(&key)?;
-            (entry.state == EntryState::Halted).then(|| Key { store: name.clone(), key, entry })
-        }));
-    }
-    Ok(keys)
 }

@@ -1,5 +1,6 @@
 //! How far a consumer group is behind, asked as a bystander: it joins nothing and commits nothing.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,15 +67,27 @@ impl Backlog {
     /// # Errors
     /// The broker does not answer.
     pub async fn records(&self) -> Result<u64, ClientError> {
+        self.ask(0..self.partitions).await
+    }
+
+    /// The same of one partition.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn records_of(&self, partition: i32) -> Result<u64, ClientError> {
+        self.ask(partition..partition + 1).await
+    }
+
+    async fn ask(&self, partitions: Range<i32>) -> Result<u64, ClientError> {
         let this = self.clone();
-        let counted = tokio::task::spawn_blocking(move || this.count()).await;
+        let counted = tokio::task::spawn_blocking(move || this.count(partitions)).await;
         counted.unwrap_or_else(|error| Err(ClientError::said("watching a group", error.to_string(), false)))
     }
 
-    fn count(&self) -> Result<u64, ClientError> {
+    fn count(&self, partitions: Range<i32>) -> Result<u64, ClientError> {
         let failed = |error| ClientError::new(format!("asking how far {} is worked off", self.topic), &error);
         let mut asked = TopicPartitionList::new();
-        for partition in 0..self.partitions {
+        for partition in partitions {
             asked.add_partition(&self.topic, partition);
         }
         let answer = self.consumer.committed_offsets(asked, TIMEOUT).map_err(failed)?;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::guard::{self, Wanted};
 use super::transform::{Made, Mapping, not_json};
-use crate::catalog::{Action, Body, Catalog, Entity};
+use crate::catalog::{Action, Body, Catalog, Class, Entity};
 use crate::model::dead_letter::{FailedAt, first_position};
 use crate::model::ids::check_part;
 use crate::model::reason::Reason;
@@ -82,6 +82,8 @@ pub(super) struct Refusal {
     pub(super) id: Arc<str>,
     pub(super) entity: Option<String>,
     pub(super) action: Option<String>,
+    /// Of the action, once it is known.
+    pub(super) class: Option<Class>,
     pub(super) reason: Reason,
     pub(super) stage: FailedAt,
     pub(super) detail: String,
@@ -139,6 +141,7 @@ pub(super) fn decode(
         id: default_id(record),
         entity: fixed.map(|fixed| fixed.entity.clone()),
         action: fixed.map(|fixed| fixed.action.clone()),
+        class: None,
         reason: Reason::BadJson,
         stage: FailedAt::Value,
         detail: String::new(),
@@ -222,6 +225,7 @@ fn check(
     };
     refusal.entity = Some(entity.name.clone());
     let action = &entity.action[index];
+    refusal.class = Some(action.class);
     Ok(Checked {
         id: refusal.id.clone(),
         entity: entity.clone(),
@@ -349,12 +353,12 @@ fn query(action: &Action, given: &Map<String, Value>) -> Result<Vec<(String, Str
             return bad(format!("query must not have {:?}: {why}", shown(name)));
         }
         let text = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(flag) => flag.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => {
-                return bad(format!("query's {name:?} must be a text, a number or a boolean"));
-            }
+            Value::Array(items) if !items.is_empty() => items.iter().map(item).collect::<Option<Vec<_>>>(),
+            one => scalar(one).map(|text| vec![text]),
+        };
+        let Some(text) = text.map(|items| items.join(",")) else {
+            let allowed = "a text, a number, a boolean, or a list of those, which is joined with commas";
+            return bad(format!("query's {name:?} must be {allowed}; no item may be empty or have a comma"));
         };
         if text.len() > MAX_QUERY_VALUE_BYTES {
             return bad(format!("query's {name:?} is longer than {MAX_QUERY_VALUE_BYTES} bytes"));
@@ -362,6 +366,20 @@ fn query(action: &Action, given: &Map<String, Value>) -> Result<Vec<(String, Str
         query.push((name.clone(), text));
     }
     Ok(query)
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// An item of a list: one that is empty or has a comma would be read as another list.
+fn item(value: &Value) -> Option<String> {
+    scalar(value).filter(|text| !text.is_empty() && !text.contains(','))
 }
 
 /// Why a command must not set a parameter: it could widen what is deleted, or name a second thing.

@@ -42,6 +42,7 @@ pub use decode::{Fixed, needed_ids};
 pub use known::{is_ours, wanted};
 pub use route::{Limits, OnFailure, OutgoingConfig, Route};
 pub use settle::{Topics, header};
+pub use stand::Standing;
 pub use transform::{Mapping, To};
 pub use trial::{Trial, trial};
 
@@ -71,8 +72,8 @@ const WEIGHT: usize = 4 * 1024;
 /// The wall clock, in milliseconds since the epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-/// Is told how many routes and keys stand still, whenever that changes.
-pub type StandingWatch = Box<dyn Fn(usize, usize) + Send + Sync>;
+/// Is told what stands still, whenever that changes.
+pub type StandingWatch = Box<dyn Fn(&Standing) + Send + Sync>;
 
 /// The outgoing path; see the module.
 pub struct Outgoing<S, A> {
@@ -88,10 +89,10 @@ pub struct Outgoing<S, A> {
     shares: HashMap<Arc<str>, Share>,
     halts: Halts,
     decisions: Decisions,
-    /// By topic: what came while its route stood still.
-    waiting: HashMap<Arc<str>, stand::Waiting>,
+    /// What came while a partition of a route stood still.
+    waiting: HashMap<Partition, stand::Waiting>,
     standing: stand::Told,
-    /// The ledger's records of keys that go on, until a job that was pushed for them ends.
+    /// The ledger's records of what goes on, until a job that was pushed for them ends.
     released: Vec<OutRecord>,
     /// When it was last looked whether keys may go on.
     looked: Option<Instant>,
@@ -158,9 +159,9 @@ enum What {
     Sent(send::Sent),
     /// A lane's first command has.
     Ended(LaneKey, Box<Ending>),
-    /// A route goes on that stood still.
-    Resumed(Arc<str>),
-    /// Keys go on that stood still.
+    /// A partition of a route goes on that stood still.
+    Resumed(Partition),
+    /// Something goes on, which the ledger must know.
     Released,
     /// The ledger told of ids that had ended before.
     LookedUp(repeat::Answers),
@@ -235,6 +236,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                 id: command.id.clone(),
                 entity: Some(command.entity.name.clone()),
                 action: Some(command.action().name.clone()),
+                class: Some(command.action().class),
                 reason,
                 stage: FailedAt::Value,
                 detail,
@@ -253,10 +255,12 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         match self.read(&route, &record) {
             Err(refusal) => {
                 // On a topic of whole commands each is one sender's mistake; on a mapped one it is the settings' or all's.
+                let mut settled = settle::refused(&route.topics, &record, &refusal, now_ms);
                 if !route.is_of_commands() {
-                    self.count(&route, true, now_ms);
+                    let of = (&record.position, &*refusal.id);
+                    settled.records.extend(self.count(&route, of, true, now_ms));
                 }
-                vec![settle::refused(&route.topics, &record, &refusal, now_ms)]
+                vec![settled]
             }
             Ok(None) => vec![Settled { positions: vec![record.position], records: Vec::new() }],
             Ok(Some((command, plan))) if route.dry_run => {
@@ -369,8 +373,8 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         let forgotten = outdated.into_keys().map(|key| route.topics.forgotten(partition, key));
         self.outdated.extend(forgotten);
         let number = route.topics.ledger_partition(partition);
-        let strange = self.known.restore(&route.topics.ledger, number, &mut ledger)
-            + self.halts.restore(partition, &ledger.values);
+        let (route, known) = (route.clone(), self.known.restore(&route.topics.ledger, number, &mut ledger));
+        let strange = known + self.restore_standing(partition, &ledger.values, now_ms);
         if strange > 0 {
             tracing::warn!(
                 kafka.topic = %route.topics.ledger, entries = strange,
@@ -411,7 +415,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         match what {
             What::Sent(sent) => self.on_sent(line, sent, now),
             What::Ended(lane, ending) => self.settle(line, &lane, &ending),
-            What::Resumed(topic) => self.admit(&topic),
+            What::Resumed(partition) => self.admit(&partition),
             What::Released => self.settle_released(),
             What::LookedUp(answers) => self.on_looked_up(answers, now),
             What::Repeated { lane, outcome, result } => {
@@ -439,10 +443,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         self.known = Known::default();
         self.repeats.clear();
         self.outdated.clear();
-        self.halts.clear();
-        self.released.clear();
-        self.tell_standing();
-        self.waiting.clear();
+        self.forget_standing();
         for line in &mut self.lines {
             line.lanes.clear();
             line.outbox.clear();

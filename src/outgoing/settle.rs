@@ -161,7 +161,7 @@ pub(super) fn refused(topics: &Topics, record: &InRecord, refusal: &Refusal, now
         body: None,
         request_id: None,
         attempts: 0,
-        class: None,
+        class: refusal.class.map(|class| class.name().to_owned()),
         reason: Some(refusal.reason.name().to_owned()),
         detail: Some(refusal.detail.clone()),
         request: None,

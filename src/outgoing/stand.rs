@@ -4,19 +4,21 @@
 //! A key that stands still keeps its commands in their lane, a route that does so those that come as well; none is
 //! answered, none is lost, and no other key or route waits for them. A person ends it (`decisions`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::apply::{Applying, Ending};
 use super::decisions::About;
-use super::halts::{Entry, Verdict, Written};
+use super::halts::{Entry, Moment, Verdict, Written};
 use super::share::Share;
 use super::{Item, LaneKey, Line, OnFailure, Outgoing, Route, StandingWatch, What};
+use bytes::Bytes;
+
 use crate::catalog::Class;
 use crate::model::command::Outcome;
 use crate::model::reason::Reason;
-use crate::model::record::{InRecord, OutRecord, Partition};
+use crate::model::record::{InRecord, OutRecord, Partition, Position};
 use crate::runtime::ports::{Append, Settled, Store};
 
 /// How long after a person's decision it is acted on, at most.
@@ -25,18 +27,27 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Keys that one transaction lets go on, at most: a small part of it.
 const MAX_RELEASED: usize = 100;
 
-/// What came for a route while it stood still. Bounded by what the runner lets be open of its partitions.
+/// What came for a partition of a route while it stood still. Bounded by what the runner lets be open of its partitions.
 pub(super) type Waiting = VecDeque<InRecord>;
 
 /// Who is told what stands still, and what was told last.
 #[derive(Default)]
 pub(super) struct Told {
     watch: Option<StandingWatch>,
-    last: (usize, usize),
+    last: Standing,
+}
+
+/// What stands still, of the partitions that are ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The topics of the routes.
+    pub routes: BTreeSet<Arc<str>>,
+    /// How many keys.
+    pub keys: usize,
 }
 
 impl<S: Store, A: Append> Outgoing<S, A> {
-    /// Tells how many routes and keys stand still, from now on.
+    /// Tells which routes and how many keys stand still, from now on.
     pub fn watch_standing(&mut self, watch: StandingWatch) {
         self.standing.watch = Some(watch);
     }
@@ -44,17 +55,55 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     /// Tells what stands still, if that changed.
     pub(super) fn tell_standing(&mut self) {
         let now = self.standing();
-        if std::mem::replace(&mut self.standing.last, now) != now
-            && let Some(watch) = &self.standing.watch
-        {
-            watch(now.0, now.1);
+        if self.standing.last == now {
+            return;
         }
+        if let Some(watch) = &self.standing.watch {
+            watch(&now);
+        }
+        self.standing.last = now;
+    }
+
+    /// Takes what the ledger holds of what stands still. Returns how many entries cannot be read.
+    pub(super) fn restore_standing(
+        &mut self,
+        partition: &Partition,
+        ledger: &BTreeMap<String, Bytes>,
+        now_ms: i64,
+    ) -> usize {
+        let strange = self.halts.restore(partition, ledger, now_ms);
+        if self.shares.get(&partition.topic).is_some_and(Share::is_off) {
+            // The settings are a decision as well.
+            let ended = self.halts.resume(|of, _| of == partition, now_ms);
+            self.halts_over(ended.into_iter().map(|(of, (key, _))| (of, key)).collect());
+        }
+        let over = self.halts.over();
+        self.halts_over(over);
+        strange
+    }
+
+    /// Lets the ledger forget entries, with the next transactions.
+    fn halts_over(&mut self, over: Vec<(Partition, String)>) {
+        let forgotten = over.into_iter().filter_map(|(partition, key)| {
+            let (_, route) = self.routes.get(&partition.topic)?;
+            Some(route.topics.forgotten(&partition, key))
+        });
+        self.outdated.extend(forgotten);
+    }
+
+    /// Forgets what stands still: the partitions are not ours any more.
+    pub(super) fn forget_standing(&mut self) {
+        self.halts.clear();
+        self.released.clear();
+        self.waiting.clear();
+        self.shares.values_mut().for_each(Share::leave);
+        self.tell_standing();
     }
 
     /// Whether a lane's first command may be begun, or go on. If not, the lane sleeps, or the command is about to end.
     pub(super) fn may_begin(&mut self, line: usize, lane: &LaneKey, now: Instant) -> bool {
         let Some(item) = self.lines[line].lanes.head_mut(lane) else { return false };
-        if may_wait(item) && stands(&self.shares, item) {
+        if may_wait(item) && self.halts.is_stopped(&item.record.position.partition) {
             self.lines[line].lanes.sleep(lane, now + LOOK);
             return false;
         }
@@ -62,7 +111,11 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             return true;
         }
         match self.halts.judge(&item.record) {
-            Verdict::Free => true,
+            Verdict::Free => {
+                let over = self.halts.over();
+                self.halts_over(over);
+                true
+            }
             Verdict::Waits => {
                 self.lines[line].lanes.sleep(lane, now + LOOK);
                 false
@@ -79,8 +132,9 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     /// Takes a request back, before it is sent, whose commands are all of routes that stopped since they were begun.
     pub(super) fn take_back(&mut self, line: usize, number: u64, now: Instant) -> bool {
         let Line { lanes, outbox, .. } = &mut self.lines[line];
-        let waits =
-            |lane| lanes.head_mut(lane).is_some_and(|item| may_wait(item) && stands(&self.shares, item));
+        let halts = &self.halts;
+        let stands = |item: &Item<S>| may_wait(item) && halts.is_stopped(&item.record.position.partition);
+        let waits = |lane| lanes.head_mut(lane).is_some_and(|item| stands(item));
         if !outbox.lanes_of(number).all(waits) {
             return false;
         }
@@ -97,7 +151,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     pub(super) fn stand(&mut self, item: &Item<S>, ending: &Ending, now_ms: i64) -> Vec<OutRecord> {
         let is_dropped = ending.reason == Some(Reason::Dropped);
         let has_failed = matches!(ending.outcome, Outcome::Rejected | Outcome::Dead);
-        self.count(&item.route, has_failed && !is_dropped, now_ms);
+        let (position, id) = (&item.record.position, &item.command.id);
+        let mut records = self.count(&item.route, (position, id), has_failed && !is_dropped, now_ms);
         let is_halting = match item.route.on_failure {
             OnFailure::Skip => false,
             OnFailure::HaltKey => {
@@ -105,42 +160,69 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             }
         };
         if !is_halting {
-            return Vec::new();
+            return records;
         }
         let reason = ending.reason.map_or("applied in part", |reason| reason.name());
         let why = format!("{}: {reason}", ending.outcome.name());
-        let Some(written) = self.halts.halt(&item.record, &item.command.id, why, now_ms) else {
-            return Vec::new();
+        let moment = self.moment(now_ms);
+        let Some(written) = self.halts.halt(&item.record, id, why, moment) else {
+            return records;
         };
         tracing::error!(
             store.name = &*item.route.store, kafka.topic = &*item.route.topic, command.id = %item.command.id, reason,
             "a command failed and its key stands still; `bcbridge halted` shows it and lets it go on"
         );
-        let record = ledger_record(item, written);
-        // A release of the key that is not written yet would come after this halt, and undo it.
-        self.released.retain(|later| later.key != record.key);
-        vec![record]
+        records.push(self.stood(&item.route, &position.partition, written));
+        records
     }
 
-    /// Counts the end of a command of a route, which may stop the route.
-    pub(super) fn count(&mut self, route: &Route<S>, has_failed: bool, now_ms: i64) {
-        let Some(share) = self.shares.get_mut(&route.topic) else { return };
-        if share.ended(has_failed, now_ms) {
+    /// The ledger's record of something that stands still now.
+    fn stood(&mut self, route: &Route<S>, partition: &Partition, (key, value): Written) -> OutRecord {
+        let record = OutRecord { value: Some(value), ..route.topics.forgotten(partition, key) };
+        // The end of an earlier time that is not written yet would come after this one, and undo it.
+        self.released.retain(|later| later.key != record.key);
+        self.outdated.retain(|later| later.key != record.key);
+        record
+    }
+
+    fn moment(&self, at_ms: i64) -> Moment {
+        Moment { at_ms, decided_from: self.decisions.next() }
+    }
+
+    /// Counts the end of a command of a route, which may stop the route; the ledger's records of that.
+    pub(super) fn count(
+        &mut self,
+        route: &Route<S>,
+        (position, id): (&Position, &str),
+        has_failed: bool,
+        now_ms: i64,
+    ) -> Vec<OutRecord> {
+        let Some(share) = self.shares.get_mut(&route.topic) else { return Vec::new() };
+        if !share.ended(has_failed) {
+            return Vec::new();
+        }
+        let (last, failed) = share.counts();
+        let moment = self.moment(now_ms);
+        let why = format!("{failed} of the last {last} commands failed");
+        let stopped = self.halts.stop(position, id, &why, moment);
+        if !stopped.is_empty() {
             tracing::error!(
                 store.name = &*route.store,
                 kafka.topic = &*route.topic,
+                last,
+                failed,
                 "too many of the last commands ended as dead letters: the route stands still until \
-                 `bcbridge halted release --route`, or a restart"
+                 `bcbridge halted release --route`"
             );
         }
+        stopped.into_iter().map(|(partition, written)| self.stood(route, &partition, written)).collect()
     }
 
-    /// Keeps a record of a route that stands still, or of which earlier records are still kept; gives it back else.
+    /// Keeps a record of a partition that stands still, or of which earlier records are still kept; gives it back else.
     pub(super) fn keep(&mut self, record: InRecord) -> Option<InRecord> {
-        let topic = &record.position.partition.topic;
-        let stands = self.shares.get(topic).is_some_and(|share| share.stopped_ms().is_some());
-        if stands || self.waiting.contains_key(topic) {
-            self.waiting.entry(topic.clone()).or_default().push_back(record);
+        let partition = &record.position.partition;
+        if self.halts.is_stopped(partition) || self.waiting.contains_key(partition) {
+            self.waiting.entry(partition.clone()).or_default().push_back(record);
             return None;
         }
         Some(record)
@@ -148,32 +230,38 @@ impl<S: Store, A: Append> Outgoing<S, A> {
 
     /// Lets routes go on of which a person said so since they stopped.
     pub(super) fn resume(&mut self) {
-        let mut resumed = Vec::new();
-        for (topic, share) in &mut self.shares {
-            let (Some(since), Some((line, route))) = (share.stopped_ms(), self.routes.get(topic)) else {
-                continue;
-            };
-            let decision = self.decisions.about(&route.store, &About::Route(topic.to_string()));
-            if decision.is_some_and(|decision| decision.at_ms >= since) {
-                tracing::info!(store.name = &*route.store, kafka.topic = &**topic, "a route goes on");
-                share.go_on();
-                resumed.push((*line, topic.clone()));
-            }
-        }
-        for (line, topic) in resumed {
-            self.push_job(line, std::future::ready(What::Resumed(topic)));
+        let is_decided = |partition: &Partition, entry: &Entry| {
+            let Some((_, route)) = self.routes.get(&partition.topic) else { return false };
+            let about = About::Route(partition.topic.to_string());
+            self.decisions.since(&route.store, &about, entry.decided_from, entry.at_ms).is_some()
+        };
+        let resumed = self.halts.resume(is_decided, (self.clock)());
+        for (partition, (key, value)) in resumed {
+            let Some((line, route)) = self.routes.get(&partition.topic) else { continue };
+            let (line, number) = (*line, partition.number);
+            tracing::info!(
+                store.name = &*route.store,
+                kafka.topic = &*route.topic,
+                number,
+                "a route goes on"
+            );
+            self.released.push(OutRecord { value: Some(value), ..route.topics.forgotten(&partition, key) });
+            self.shares.entry(partition.topic.clone()).and_modify(Share::go_on);
+            self.push_job(line, std::future::ready(What::Resumed(partition)));
+            self.push_job(line, std::future::ready(What::Released));
         }
     }
 
     /// Lets keys go on of which a person said so since they halted, whether or not commands of theirs wait.
     pub(super) fn release(&mut self, now: Instant) {
-        if self.halts.len() == 0 || self.looked.is_some_and(|looked| now < looked + LOOK) {
+        if self.halts.keys() == 0 || self.looked.is_some_and(|looked| now < looked + LOOK) {
             return;
         }
         self.looked = Some(now);
         let decided = |entry: &Entry| {
             let (_, route) = self.routes.get(entry.topic.as_str())?;
-            self.decisions.about(&route.store, &About::Command(entry.command.clone()))
+            let about = About::Command(entry.command.clone());
+            self.decisions.since(&route.store, &about, entry.decided_from, entry.at_ms)
         };
         let released = self.halts.release(decided, (self.clock)());
         for (entry, (key, value)) in &released {
@@ -189,43 +277,40 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
     }
 
-    /// The ledger's records of keys that go on: no command waits for them to be written.
+    /// The ledger's records of what goes on: no command waits for them to be written. What comes after them is written
+    /// after them; so from then on the ledger may forget them, where they do not say what is dropped.
     pub(super) fn settle_released(&mut self) -> Vec<Settled> {
         let records = std::mem::take(&mut self.released);
+        let is_over = |record: &&OutRecord| {
+            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+            key.is_some_and(|key| !self.halts.is_dropping(key))
+        };
+        let over = records.iter().filter(is_over).map(|record| OutRecord { value: None, ..record.clone() });
+        self.outdated.extend(over);
         let settled = |records: &[OutRecord]| Settled { positions: Vec::new(), records: records.to_vec() };
         records.chunks(MAX_RELEASED).map(settled).collect()
     }
 
-    /// Takes what waited for a route, in order.
-    pub(super) fn admit(&mut self, topic: &Arc<str>) -> Vec<Settled> {
-        let waiting = self.waiting.remove(topic).unwrap_or_default();
+    /// Takes what waited for a partition of a route, in order.
+    pub(super) fn admit(&mut self, partition: &Partition) -> Vec<Settled> {
+        let waiting = self.waiting.remove(partition).unwrap_or_default();
         waiting.into_iter().flat_map(|record| self.take(record)).collect()
     }
 
     /// When to look whether what stands still may go on.
     pub(super) fn looks_at(&self) -> Option<Instant> {
-        self.now.filter(|_| self.standing() != (0, 0)).map(|now| now + LOOK)
+        self.now.filter(|_| !self.halts.is_empty()).map(|now| now + LOOK)
     }
 
-    /// What stands still: routes, and keys.
-    pub fn standing(&self) -> (usize, usize) {
-        let routes = self.shares.values().filter(|share| share.stopped_ms().is_some()).count();
-        (routes, self.halts.len())
+    /// What stands still.
+    pub fn standing(&self) -> Standing {
+        Standing { routes: self.halts.stopped().cloned().collect(), keys: self.halts.keys() }
     }
 }
 
 /// Whether nothing of a command was sent that must be followed up.
 fn may_wait<S>(item: &Item<S>) -> bool {
     item.applying.as_ref().is_none_or(Applying::is_fresh)
-}
-
-fn stands<S>(shares: &HashMap<Arc<str>, Share>, item: &Item<S>) -> bool {
-    shares.get(&item.route.topic).is_some_and(|share| share.stopped_ms().is_some())
-}
-
-fn ledger_record<S>(item: &Item<S>, (key, value): Written) -> OutRecord {
-    let topics = &item.route.topics;
-    OutRecord { value: Some(value), ..topics.forgotten(&item.record.position.partition, key) }
 }
 
 fn dropped(by: &str, class: Class) -> Ending {

@@ -17,6 +17,7 @@ mod bridge_outgoing;
 mod bridge_replicas_outgoing;
 mod bridge_scale_commands;
 mod bridge_scale_shop;
+mod bridge_stopped;
 mod bridge_wrong_input;
 mod broker_embedded;
 mod broker_lab;

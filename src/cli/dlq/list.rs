@@ -49,7 +49,7 @@ pub(super) async fn run(args: ListArgs, output: Output) -> Result<ExitCode> {
     }
     show(&letters, output)?;
     if output == Output::Table {
-        say(format_args!("{} of {count} letters", letters.len()))?;
+        say(format_args!("{} of {}", letters.len(), super::letters(count)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

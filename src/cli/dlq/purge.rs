@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::args::PurgeArgs;
 use super::desk::{Desk, Note, Store, time};
+use super::letters;
 use crate::cli::{EXIT_CHANGES, Output, say};
 use crate::kafka::span::Range;
 use crate::kafka::topics::Topics;
@@ -40,7 +41,7 @@ pub(super) async fn run(args: PurgeArgs, output: Output) -> Result<ExitCode> {
     let cut = cut(&desk, store, args.before).await?;
     let topic = &store.topics.dead_letters;
     let asked = args.before.map_or_else(|| "--all".to_owned(), |before| format!("--before {}", time(before)));
-    let question = format!("Delete {} letters of {topic} for good, and keep {}?", cut.letters, cut.kept);
+    let question = format!("Delete {} of {topic} for good, and keep {}?", letters(cut.letters), cut.kept);
     let goes = !args.dry_run && cut.letters > 0 && (args.yes || super::consents(&question)?);
     if goes {
         let id = uuid::Uuid::now_v7().to_string();
@@ -60,11 +61,12 @@ pub(super) async fn run(args: PurgeArgs, output: Output) -> Result<ExitCode> {
             });
             say(format_args!("{}", serde_json::to_string_pretty(&told)?))?;
         }
-        Output::Table if goes => say(format_args!("{deleted} letters were deleted, {} are kept", cut.kept))?,
+        Output::Table if goes => say(format_args!("{} deleted, {} kept", letters(deleted), cut.kept))?,
         Output::Table => {
             say(format_args!(
-                "{} letters would be deleted, {} kept; nothing was done",
-                cut.letters, cut.kept
+                "{} would be deleted, {} kept; nothing was done",
+                letters(cut.letters),
+                cut.kept
             ))?;
         }
     }

@@ -67,7 +67,7 @@ pub(super) async fn run(args: ReplayArgs, output: Output) -> Result<ExitCode> {
 
 fn consents(total: u64, counts: &BTreeMap<Verdict, u64>) -> Result<bool> {
     let left: u64 = counts.iter().filter(|(verdict, _)| is_left(**verdict)).map(|(_, count)| count).sum();
-    super::consents(&format!("Replay {total} letters, and leave {left}?"))
+    super::consents(&format!("Replay {}, and leave {left}?", super::letters(total)))
 }
 
 fn preview(store: &str, go: &[&Letter]) -> Result<()> {
@@ -111,7 +111,7 @@ fn close(
         }
         Output::Table => {
             if end.is_some() {
-                say(format_args!("{sent} letters were replayed"))?;
+                say(format_args!("{} replayed", super::letters(sent)))?;
             }
             for verdict in Verdict::ALL {
                 let before = if verdict == Verdict::Done { sent } else { 0 };

@@ -249,14 +249,16 @@ fn recalled(log: &FakeLog, ledger: BTreeMap<String, Bytes>) -> Recalled {
 
 /// The last value of each key of the ledger.
 fn ledger<'a>(records: impl Iterator<Item = &'a OutRecord>) -> BTreeMap<String, Bytes> {
-    let of_ledger = records.filter(|record| &*record.topic == LEDGER);
-    of_ledger
-        .map(|record| {
-            assert_eq!(record.partition, Some(1), "partition 3 of the commands, of 2 of the ledger");
-            let key = String::from_utf8(record.key.clone().unwrap().to_vec()).unwrap();
-            (key, record.value.clone().unwrap())
-        })
-        .collect()
+    let mut values = BTreeMap::new();
+    for record in records.filter(|record| &*record.topic == LEDGER) {
+        assert_eq!(record.partition, Some(1), "partition 3 of the commands, of 2 of the ledger");
+        let key = String::from_utf8(record.key.clone().unwrap().to_vec()).unwrap();
+        match &record.value {
+            Some(value) => values.insert(key, value.clone()),
+            None => values.remove(&key),
+        };
+    }
+    values
 }
 
 fn of_topic<'a>(settled: &'a Settled, topic: &str) -> Vec<&'a OutRecord> {

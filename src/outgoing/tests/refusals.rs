@@ -106,6 +106,10 @@ fn a_query_takes_scalars_and_nothing_that_widens_a_delete() {
         json!({"": 1}),
         json!({"a": null}),
         json!({"a": []}),
+        json!({"a": [[1]]}),
+        json!({"a": [1, null]}),
+        json!({"a": ["x", ""]}),
+        json!({"a": ["x,y", "z"]}),
         json!({"a": {}}),
         json!({"a": "x".repeat(5000)}),
     ] {
@@ -113,6 +117,45 @@ fn a_query_takes_scalars_and_nothing_that_widens_a_delete() {
         check(with("product", "product_id", &query), "bad_field");
     }
     check(with("customer", "customer_id", &json!({"limit": 1})), "bad_field");
+}
+
+#[test]
+fn a_list_in_a_query_is_joined_with_commas() {
+    let mut bench = Bench::new(FakeStore::new(|_, _| done("{}")));
+    let query = json!({"include_fields": ["name", "sku"], "x": [1, true, "a b"], "y": ["one"]});
+    let got = bench.apply(&json!({
+        "entity": "product", "action": "update", "path": {"product_id": 1}, "query": query, "payload": {"name": "New"},
+    }));
+    assert_eq!(got["outcome"], "applied", "{got}");
+    let sent = bench.store.sent.lock().unwrap();
+    let found = |name: &str| sent[0].query.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+    assert_eq!(
+        ["include_fields", "x", "y"].map(|name| found(name).unwrap()),
+        ["name,sku", "1,true,a b", "one"].map(str::to_owned)
+    );
+}
+
+#[test]
+fn a_refused_command_tells_its_class_once_its_action_is_known() {
+    for (value, class) in [
+        (json!({"entity": "product", "action": "delete", "path": {}}), json!("A")),
+        (json!({"entity": "product", "action": "update", "path": {"product_id": 1}}), json!("A")),
+        (
+            json!({"entity": "shipment", "action": "create", "path": {"order_id": 0}, "payload": {}}),
+            json!("C"),
+        ),
+        (
+            json!({"entity": "customer", "action": "update", "path": {"customer_id": 1}, "payload": {"id": 2}}),
+            json!("A"),
+        ),
+        (json!({"entity": "product", "action": "explode"}), Value::Null),
+        (json!({"entity": "product"}), Value::Null),
+    ] {
+        let mut bench = Bench::new(silent());
+        bench.accept(command(1, &value));
+        let got = result(&bench.settled[0]);
+        assert_eq!((&got["outcome"], &got["class"]), (&json!("rejected"), &class), "{got}");
+    }
 }
 
 /// Sound samples of what an action needs, but for the ids.

@@ -60,12 +60,19 @@ impl Bench {
     }
 }
 
+impl Standing {
+    /// Routes, and keys.
+    fn counts(&self) -> (usize, usize) {
+        (self.routes.len(), self.keys)
+    }
+}
+
 fn end(id: &str, outcome: &str, reason: &str) -> (String, String, String) {
     (id.into(), outcome.into(), reason.into())
 }
 
 fn release(decisions: &Decisions, command: &str, drop_before: Option<i64>) {
-    decisions.take("main", About::Command(command.into()), Decision { at_ms: 2_000, drop_before });
+    decisions.take("main", About::Command(command.into()), Decision { place: 0, at_ms: 2_000, drop_before });
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn a_key_whose_command_failed_waits_and_the_others_do_not() {
     let (mut bench, decisions) = bench(refusing(&[7]), None);
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     let teller = told.clone();
-    bench.path.watch_standing(Box::new(move |routes, keys| teller.lock().unwrap().push((routes, keys))));
+    bench.path.watch_standing(Box::new(move |now| teller.lock().unwrap().push((now.routes.len(), now.keys))));
     for record in [order(1, "a", 7), order(2, "a", 8), order(3, "b", 9), order(4, "a", 10)] {
         bench.accept(record);
     }
@@ -85,7 +92,7 @@ fn a_key_whose_command_failed_waits_and_the_others_do_not() {
     release(&decisions, "c-1", None);
     bench.for_a_while();
     assert_eq!(bench.ends()[2..], [end("c-2", "applied", ""), end("c-4", "applied", "")]);
-    assert_eq!(bench.path.standing(), (0, 0));
+    assert_eq!(bench.path.standing().counts(), (0, 0));
     assert_eq!(*told.lock().unwrap(), [(0, 1), (0, 0)], "each change is told once");
 }
 
@@ -122,9 +129,9 @@ fn a_halt_outlives_its_process_and_its_release_does_too() {
     second.for_a_while();
     assert_eq!(second.ends(), [end("c-2", "applied", "")]);
     let (mut third, _) = bench(first.store.clone(), None);
-    let both = of_first(&first).into_iter().chain(of_first(&second)).collect();
-    third.path.restore(&partition, recalled(&third.log, both));
-    assert_eq!(third.path.standing(), (0, 0), "the release stands beside the halt");
+    let records = first.settled.iter().chain(&second.settled).flat_map(|settled| &settled.records);
+    third.path.restore(&partition, recalled(&third.log, ledger(records)));
+    assert_eq!(third.path.standing().counts(), (0, 0), "it was released");
     third.accept(order(3, "a", 9));
     third.for_a_while();
     assert_eq!(third.ends(), [end("c-3", "applied", "")]);
@@ -139,7 +146,7 @@ fn a_key_of_which_nothing_waits_goes_on_in_the_ledger_as_well() {
     release(&decisions, "c-1", Some(3));
     first.for_a_while();
     assert_eq!(first.ends()[1..], [end("c-2", "rejected", "dropped")]);
-    assert_eq!(first.path.standing(), (0, 0));
+    assert_eq!(first.path.standing().counts(), (0, 0));
     let (mut second, _) = bench(first.store.clone(), None);
     let written = ledger(first.settled.iter().flat_map(|settled| &settled.records));
     let partition = Partition { topic: COMMANDS.into(), number: 3 };
@@ -162,7 +169,7 @@ fn a_key_that_halts_right_after_its_release_is_halted_in_the_ledger() {
     let written = ledger(first.settled.iter().flat_map(|settled| &settled.records));
     let partition = Partition { topic: COMMANDS.into(), number: 3 };
     second.path.restore(&partition, recalled(&second.log, written));
-    assert_eq!(second.path.standing(), (0, 1), "c-2 halted it, and nobody let it go on since");
+    assert_eq!(second.path.standing().counts(), (0, 1), "c-2 halted it, and nobody let it go on since");
     second.accept(order(3, "a", 9));
     second.for_a_while();
     assert!(second.settled.is_empty());
@@ -176,18 +183,145 @@ fn a_route_of_which_too_many_commands_fail_stops_and_keeps_the_rest() {
         bench.accept(order(offset, &format!("k-{offset}"), 1 + offset));
     }
     bench.for_a_while();
-    let ended = bench.settled.len();
+    let ended = bench.ended().count();
     assert!((100..150).contains(&ended), "{ended} commands ended before it stopped");
-    assert_eq!(bench.path.standing().0, 1);
+    assert_eq!(bench.path.standing().counts().0, 1);
     bench.accept(record(300, Some("k"), Some(b"not JSON")));
     bench.for_a_while();
-    assert_eq!(bench.settled.len(), ended, "what comes later waits as well");
-    decisions.take("main", About::Route(COMMANDS.into()), Decision { at_ms: 999, drop_before: None });
+    assert_eq!(bench.ended().count(), ended, "what comes later waits as well");
+    decisions.take(
+        "main",
+        About::Route(COMMANDS.into()),
+        Decision { place: 0, at_ms: 999, drop_before: None },
+    );
     bench.for_a_while();
-    assert_eq!(bench.settled.len(), ended, "it was decided before it stopped");
-    decisions.take("main", About::Route(COMMANDS.into()), Decision { at_ms: 1_000, drop_before: None });
+    assert_eq!(bench.ended().count(), ended, "it was decided before it stopped");
+    decisions.take(
+        "main",
+        About::Route(COMMANDS.into()),
+        Decision { place: 0, at_ms: 1_000, drop_before: None },
+    );
     bench.for_a_while();
-    assert_eq!(bench.settled.len(), 301, "each has one result");
+    assert_eq!(bench.ended().count(), 301, "each has one result");
+}
+
+#[test]
+fn what_was_released_is_forgotten_with_a_later_transaction_and_not_before_it_was_noted() {
+    let (mut bench, decisions) = bench(refusing(&[7]), None);
+    bench.accept(order(1, "a", 7));
+    bench.accept(order(2, "b", 7));
+    bench.accept(order(3, "b", 8));
+    bench.for_a_while();
+    release(&decisions, "c-1", None);
+    release(&decisions, "c-2", Some(4));
+    bench.for_a_while();
+    let noted = bench.settled.iter().position(|settled| settled.positions.is_empty()).unwrap();
+    assert!(bench.settled[noted].records.iter().all(|record| record.value.is_some()));
+    assert_eq!(halts(&written(&bench)).len(), 1, "what is to be dropped must be known to the end");
+    bench.accept(order(4, "b", 8));
+    bench.for_a_while();
+    bench.accept(order(5, "c", 8));
+    bench.for_a_while();
+    assert!(halts(&written(&bench)).is_empty());
+    assert_eq!(bench.ends().len(), 5);
+}
+
+#[test]
+fn a_key_that_halts_again_is_not_forgotten_with_its_first_halt() {
+    let (mut bench, decisions) = bench(refusing(&[7]), None);
+    bench.accept(order(1, "a", 7));
+    bench.for_a_while();
+    release(&decisions, "c-1", None);
+    bench.for_a_while();
+    bench.accept(order(2, "a", 7));
+    bench.accept(order(3, "b", 8));
+    bench.for_a_while();
+    let left = halts(&written(&bench));
+    assert_eq!(left.len(), 1);
+    assert_eq!((left[0]["state"].as_str(), left[0]["command"].as_str()), (Some("halted"), Some("c-2")));
+}
+
+/// What stands in the ledger about what stands still.
+fn halts(ledger: &BTreeMap<String, Bytes>) -> Vec<Value> {
+    let of_halts = ledger.iter().filter(|(key, _)| key.starts_with("halt/"));
+    of_halts.map(|(_, value)| serde_json::from_slice(value).unwrap()).collect()
+}
+
+/// What a bench left in the ledger.
+fn written(bench: &Bench) -> BTreeMap<String, Bytes> {
+    ledger(bench.settled.iter().flat_map(|settled| &settled.records))
+}
+
+/// A bench that took the partition on with what another one left in the ledger.
+fn next(store: &Arc<FakeStore>, stop_at: Option<u8>, ledger: BTreeMap<String, Bytes>) -> (Bench, Decisions) {
+    let (mut next, decisions) = bench(store.clone(), stop_at);
+    let partition = Partition { topic: COMMANDS.into(), number: 3 };
+    next.path.restore(&partition, recalled(&next.log, ledger));
+    (next, decisions)
+}
+
+#[test]
+fn a_route_that_stopped_stays_so_over_a_restart_until_it_is_let_go_on() {
+    let (mut first, _) = bench(refusing(&[7]), Some(50));
+    (0..100).for_each(|offset| first.accept(order(offset, &format!("k-{offset}"), 7)));
+    first.for_a_while();
+    let stopped = written(&first);
+    assert_eq!(first.path.standing().routes.len(), 1);
+    let of_route = |ledger: &BTreeMap<String, Bytes>| {
+        ledger
+            .get(&format!("halt/{COMMANDS}/*3"))
+            .map(|value| serde_json::from_slice::<Value>(value).unwrap())
+    };
+    let entry = of_route(&stopped).unwrap();
+    assert_eq!(
+        (entry["state"].as_str(), entry["why"].as_str()),
+        (Some("halted"), Some("100 of the last 100 commands failed"))
+    );
+    let with_stop = first.settled.iter().find(|settled| {
+        settled.records.iter().any(|record| record.key.as_deref().is_some_and(|key| key.ends_with(b"/*3")))
+    });
+    assert_eq!(with_stop.unwrap().positions.len(), 1, "it is written with the command that was one too many");
+
+    let (mut second, decisions) = next(&first.store, Some(50), stopped.clone());
+    second.accept(order(200, "late", 8));
+    second.accept(record(201, None, Some(b"not JSON")));
+    second.for_a_while();
+    assert_eq!((second.settled.len(), second.path.standing().routes.len()), (0, 1));
+    decisions.take(
+        "main",
+        About::Route(COMMANDS.into()),
+        Decision { place: 0, at_ms: 1_000, drop_before: None },
+    );
+    second.for_a_while();
+    assert_eq!(second.ends().len(), 2);
+    second.accept(order(202, "later", 8));
+    second.for_a_while();
+    assert!(of_route(&written(&second)).is_none(), "it is noted, and then forgotten");
+
+    // Settings that say that it never stops are a decision as well.
+    let (mut third, _) = next(&first.store, None, stopped);
+    third.accept(order(300, "last", 8));
+    third.for_a_while();
+    assert_eq!((third.ends().len(), third.path.standing().routes.len()), (1, 0));
+    let forgets = |record: &OutRecord| {
+        record.value.is_none() && record.key.as_deref().is_some_and(|key| key.ends_with(b"/*3"))
+    };
+    assert!(third.settled.iter().flat_map(|settled| &settled.records).any(forgets));
+}
+
+#[test]
+fn a_stop_that_moved_on_with_its_partition_is_not_held_against_the_next_one() {
+    let (mut bench, _) = bench(refusing(&[7]), Some(50));
+    (0..100).for_each(|offset| bench.accept(order(offset, &format!("k-{offset}"), 7)));
+    bench.for_a_while();
+    bench.path.reset();
+    assert_eq!(bench.path.standing(), Standing::default());
+    let before = bench.settled.len();
+    let mut other = order(7, "other", 8);
+    other.position.partition.number = 5;
+    bench.accept(other);
+    bench.for_a_while();
+    assert_eq!((bench.settled.len() - before, bench.path.standing().routes.len()), (1, 0));
 }
 
 #[test]
@@ -197,10 +331,14 @@ fn what_comes_while_a_route_goes_on_does_not_overtake_what_waited() {
         bench.accept(order(offset, &format!("k-{offset}"), 7));
     }
     bench.for_a_while();
-    assert_eq!(bench.path.standing().0, 1);
+    assert_eq!(bench.path.standing().counts().0, 1);
     let before = bench.settled.len();
     bench.accept(order(200, "late", 8));
-    decisions.take("main", About::Route(COMMANDS.into()), Decision { at_ms: 1_000, drop_before: None });
+    decisions.take(
+        "main",
+        About::Route(COMMANDS.into()),
+        Decision { place: 0, at_ms: 1_000, drop_before: None },
+    );
     // It is let go on, and what waited has not been taken up yet.
     let jobs = bench.path.start(bench.now);
     bench.accept(order(201, "late", 9));
@@ -228,6 +366,6 @@ fn what_is_no_command_stops_a_mapped_route_and_not_one_of_commands() {
         let mut path = Outgoing::new(config, log, Arc::new(|| 1_000));
         let ended: usize =
             (0..300).map(|offset| path.accept(record(offset, None, Some(b"{}")), Instant::now()).len()).sum();
-        assert_eq!((ended, path.standing().0), if stops { (100, 1) } else { (300, 0) });
+        assert_eq!((ended, path.standing().counts().0), if stops { (100, 1) } else { (300, 0) });
     }
 }
