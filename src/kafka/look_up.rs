@@ -148,6 +148,8 @@ async fn open(client: &ClientSettings) -> Result<Reader, ClientError> {
     let mut config = client.consumer("look-up", "bcbridge-look-up", &fixed);
     // Little ahead: most often the entry is among the first.
     config.set("queued.max.messages.kbytes", "1024").set("fetch.max.bytes", "1048576");
+    // When that is full, more would be asked for only after a second.
+    config.set("fetch.queue.backoff.ms", "5");
     let opened = tokio::task::spawn_blocking(move || create("looking up", &config, Ear::new("look-up")));
     let consumer =
         opened.await.unwrap_or_else(|_| Err(ClientError::said("looking up", "interrupted", false)))?;

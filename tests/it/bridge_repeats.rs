@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bcbridge::app::{App, Options};
 use bcbridge::catalog::Catalog;
@@ -15,8 +16,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::bridge_kill::spawn;
 use crate::bridge_lab::{PATIENCE, RETRIES_FASTER, Setup, read_topic, settings, until};
 use crate::broker_lab::{self, on_both_brokers, unique};
+use crate::scale_snapshot::resident;
 
 on_both_brokers!(an_old_id_gets_its_first_result_after_a_restart);
 
@@ -140,5 +143,98 @@ async fn an_old_id_gets_its_first_result_after_a_restart(broker: broker_lab::Lab
     assert_eq!(writes(), before, "nothing was sent");
     assert_eq!(control.state("product").unwrap(), state);
     bridge.stop().await;
+    sandbox.stop().await;
+}
+
+/// Commands that have ended; `BCBRIDGE_LEDGER` overrides it.
+const LEDGER: u32 = 30_000;
+/// Resident memory of the bridge at most, in bytes.
+const MAX_RESIDENT: u64 = 256 << 20;
+
+/// The ledger's entry of a command that ended at that moment, as an earlier life left it.
+fn entry(topic: &str, n: u32, at_ms: i64) -> OutRecord {
+    let result = json!({ "id": format!("m-{n}"), "entity": "product", "action": "update", "outcome": "applied", "status": 200,
+        "body": { "data": { "id": n, "name": "x".repeat(200) } }, "attempts": 1, "class": "A" });
+    OutRecord {
+        topic: topic.into(),
+        partition: i32::try_from(n % 3).ok(),
+        key: Some(Bytes::from(format!("command/m-{n}"))),
+        value: Some(format!(r#"{{"state":"done","at_ms":{at_ms},"result":{result}}}"#).into()),
+        headers: vec![("content-type".into(), Bytes::from_static(b"application/json"))],
+        timestamp_ms: Some(at_ms),
+    }
+}
+
+/// A bridge that comes up over the ledger of a great many commands answers the repeats of the oldest ones that it should
+/// know, and stays small. It is a process of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_ledger_costs_little_memory_and_is_still_known() {
+    let Ok(servers) = std::env::var("KAFKA_BOOTSTRAP_SERVERS") else {
+        eprintln!("not run: KAFKA_BOOTSTRAP_SERVERS is not set");
+        return;
+    };
+    let commands: u32 = std::env::var("BCBRIDGE_LEDGER").map_or(LEDGER, |n| n.parse().unwrap());
+    let setup = Setup { incoming: vec![json!({ "entity": "category" })], ..Setup::default() };
+    let sandbox = Sandbox::start(setup.sandbox.clone()).await.unwrap();
+    let prefix = unique("t");
+    let settings = settings(&sandbox, &setup, &prefix, &servers);
+    let topic = |name: &str| format!("{prefix}.main.{name}");
+    let first = Bridge::start(&settings).await;
+    let client = first.client.clone();
+    first.stop().await;
+    let producer = IntakeProducer::new(client.clone(), PATIENCE).unwrap();
+    let now_ms = i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let ledger = topic("ledger");
+    let at_ms = |n: u32| now_ms - 3_600_000 + i64::from(n);
+    for from in (0..commands).step_by(10_000) {
+        let entries = (from..(from + 10_000).min(commands)).map(|n| entry(&ledger, n, at_ms(n)));
+        producer.append(entries.collect(), PATIENCE).await.unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bcbridge.yaml");
+    std::fs::write(&file, settings.to_string()).unwrap();
+    let begun = Instant::now();
+    let mut bridge = spawn(&file);
+    let newest = commands.saturating_sub(860_000);
+    let again: Vec<u32> = (newest..commands).step_by(commands as usize / 100).chain([commands - 1]).collect();
+    let command = |n: &u32| {
+        OutRecord {
+        topic: topic("commands").into(),
+        partition: i32::try_from(n % 3).ok(),
+        key: Some(Bytes::from(format!("k{n}"))),
+        value: Some(
+            json!({ "id": format!("m-{n}"), "entity": "product", "action": "update", "path": { "product_id": 1 }, "payload": { "name": "y" } })
+                .to_string()
+                .into(),
+        ),
+        headers: Vec::new(),
+        timestamp_ms: None,
+    }
+    };
+    producer.append(again.iter().map(command).collect(), PATIENCE).await.unwrap();
+    // A debug build takes a while for a million.
+    let patience = PATIENCE + Duration::from_millis(u64::from(commands) / 5);
+    let results = loop {
+        let results = read_topic(&client, &topic("results")).await;
+        if results.len() == again.len() {
+            break results;
+        }
+        assert!(begun.elapsed() < patience, "{} of {} answers in {patience:?}", results.len(), again.len());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let took = begun.elapsed();
+    for (id, results) in by_id(&results) {
+        assert!(results.iter().all(|(_, is_stored)| *is_stored), "{id}");
+    }
+    let (now, most) = resident(&bridge).unwrap();
+    println!(
+        "{} repeats over a ledger of {commands} commands answered {:.1} s after the start; {} MB resident, {} MB at most",
+        again.len(),
+        took.as_secs_f64(),
+        now >> 20,
+        most >> 20
+    );
+    assert!(most < MAX_RESIDENT, "{} MB", most >> 20);
+    bridge.kill().await.unwrap();
     sandbox.stop().await;
 }
