@@ -1,24 +1,25 @@
 //! Looks up single entries of ledgers, by when they were written.
 //!
 //! Kafka finds a place in a partition by time; from there it is read on until the entry comes, for all that are sought near
-//! it at once. What is not found there is sought before it as well, since clocks differ. It is on one client, made when it
-//! is first needed. It joins no group and commits nothing; only committed records are seen.
+//! it at once, by one client that is made when it is first needed. It joins no group and commits nothing; only committed
+//! records are seen.
 //!
-//! What it could not ask about, or not soon enough, has no answer and may be asked again. Never is anything called absent
-//! of which the partition was not read from its beginning to its end.
+//! Nothing is called absent before the whole partition was read by a client made for that alone: clocks differ, and an end
+//! of the partition that was reported for an earlier place must not be taken for that of this one. What could not be asked
+//! about, or not soon enough, has no answer and may be asked again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::read_back::{ReadBack, ReadBackError, read_messages};
 use super::settings::{ClientError, ClientSettings, Ear, create, is_transient};
 use crate::model::record::Partition;
 use crate::runtime::ports::{Job, LookUp, LookedUp, Sought};
@@ -29,6 +30,8 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(20);
 /// After this long no further place is gone to: who has an answer should not wait for the others.
 const ENOUGH: Duration = Duration::from_secs(5);
+/// What reading a whole partition may take, as for a ledger that is read back.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// How much later an entry may have been written than another one, to be read on to from there.
 const NEAR_MS: i64 = 2 * 60_000;
 /// How much earlier than an entry it is begun to read: where the broker stamps the records, its clock may be behind.
@@ -40,28 +43,24 @@ pub struct LedgerEntries(Arc<Shared>);
 
 struct Shared {
     client: ClientSettings,
-    reader: Mutex<Option<Arc<Reader>>>,
+    /// None before the first question, and while one is being asked.
+    reader: Mutex<Option<Reader>>,
 }
 
-type Reader = StreamConsumer<Ear>;
+/// A client for reading. It is closed by a thread of its own: that takes a while, and nobody has to wait for it.
+struct Reader(Option<Arc<StreamConsumer<Ear>>>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        drop(std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer)));
+    }
+}
 
 impl std::fmt::Debug for LedgerEntries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("LedgerEntries")
     }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(reader) = self.reader.get_mut().take() {
-            close(reader);
-        }
-    }
-}
-
-/// Closing takes a while; nobody has to wait for it.
-fn close(reader: Arc<Reader>) {
-    drop(std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(reader)));
 }
 
 impl LedgerEntries {
@@ -81,40 +80,65 @@ impl LookUp for LedgerEntries {
 impl Shared {
     async fn look_up(&self, sought: Vec<Sought>) -> Vec<Option<LookedUp>> {
         let mut search = Search::new(sought);
-        let mut reader = self.reader.lock().await;
-        if let Err(error) = self.search(&mut reader, &mut search).await {
+        if let Err(error) = self.search(&mut search).await {
             tracing::warn!(%error, "the ledger could not be asked how commands ended; repeats of them wait");
-            if let Some(reader) = reader.take() {
-                close(reader);
-            }
         }
         search.answers
     }
 
-    async fn search(&self, slot: &mut Option<Arc<Reader>>, search: &mut Search) -> Result<(), ClientError> {
-        let reader = match slot {
-            Some(reader) => reader.clone(),
-            None => slot.insert(Arc::new(open(&self.client).await?)).clone(),
+    async fn search(&self, search: &mut Search) -> Result<(), ClientError> {
+        let idle = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // One whose question is given up or fails is not used again.
+        let reader = match idle {
+            Some(reader) => reader,
+            None => open(&self.client).await?,
         };
+        let Some(consumer) = &reader.0 else { return Ok(()) };
         let begun = Instant::now();
         for (partition, group) in search.groups() {
             if begun.elapsed() > ENOUGH {
                 break;
             }
             let Some(earliest) = group.iter().map(|at| search.sought[*at].at_ms).min() else { continue };
-            // Reading to an earlier place may have met them.
-            if group.iter().all(|at| search.answers[*at].is_some()) {
-                continue;
+            let scan = Scan { consumer, partition: &partition, group: &group };
+            // On the way to an earlier place they may have been met.
+            if scan.is_open(search) {
+                let from = scan.place_of(earliest - MARGIN_MS).await?;
+                scan.run(search, from).await?;
             }
-            let scan = Scan { reader: &reader, partition: &partition, group: &group };
-            let from = scan.place_of(earliest - MARGIN_MS).await?;
-            scan.run(search, from, None).await?;
-            if let Offset::Offset(before) = from {
-                scan.run(search, Offset::Beginning, Some(before)).await?;
+            if scan.is_open(search) {
+                self.read_whole(search, &partition, &group).await?;
             }
-            search.end(&group);
         }
-        reader.unassign().map_err(|error| ClientError::new("looking up entries of the ledger", &error))
+        consumer.unassign().map_err(|error| ClientError::new("looking up entries of a ledger", &error))?;
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+        Ok(())
+    }
+
+    /// Reads a partition from its beginning to its end: what is not there, is nowhere.
+    async fn read_whole(
+        &self,
+        search: &mut Search,
+        partition: &Partition,
+        group: &[usize],
+    ) -> Result<(), ClientError> {
+        let open: Vec<usize> = group.iter().copied().filter(|at| search.answers[*at].is_none()).collect();
+        let of_group = Search::new(open.iter().map(|at| search.sought[*at].clone()).collect());
+        let found = Arc::new(Mutex::new(of_group));
+        let (topic, partitions) = (partition.topic.to_string(), vec![partition.number]);
+        let (taken, mut name) = (found.clone(), (partition.clone(), Vec::new()));
+        let what = ReadBack { topic, partitions, deadline: DEADLINE };
+        let read = read_messages(&self.client, what, move |message| {
+            taken.lock().unwrap_or_else(PoisonError::into_inner).take(&mut name, message);
+        });
+        let failed = |error: ReadBackError| ClientError::said("looking up entries", error.to_string(), true);
+        read.await.map_err(failed)?;
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.end();
+        for (at, answer) in open.into_iter().zip(found.answers.drain(..)) {
+            search.answers[at] = answer;
+        }
+        Ok(())
     }
 }
 
@@ -124,17 +148,24 @@ async fn open(client: &ClientSettings) -> Result<Reader, ClientError> {
     let mut config = client.consumer("look-up", "bcbridge-look-up", &fixed);
     // Little ahead: most often the entry is among the first.
     config.set("queued.max.messages.kbytes", "1024").set("fetch.max.bytes", "1048576");
+    // When that is full, more would be asked for only after a second.
+    config.set("fetch.queue.backoff.ms", "5");
     let opened = tokio::task::spawn_blocking(move || create("looking up", &config, Ear::new("look-up")));
-    opened.await.unwrap_or_else(|_| Err(ClientError::said("looking up", "interrupted", false)))
+    let consumer =
+        opened.await.unwrap_or_else(|_| Err(ClientError::said("looking up", "interrupted", false)))?;
+    Ok(Reader(Some(Arc::new(consumer))))
 }
+
+/// A partition of the ledger, and a key in it.
+type Name = (Partition, Vec<u8>);
 
 /// What is sought, and what is known of it so far.
 struct Search {
     sought: Vec<Sought>,
     answers: Vec<Option<LookedUp>>,
-    /// Where the last record under its key that was seen stands, and whether it took the entry out of the ledger.
-    last: Vec<Option<(i64, bool)>>,
-    keys: HashMap<(Partition, Vec<u8>), Vec<usize>>,
+    /// The last record under its key took it out of the ledger.
+    is_gone: Vec<bool>,
+    keys: HashMap<Name, Vec<usize>>,
 }
 
 impl Search {
@@ -143,7 +174,7 @@ impl Search {
         for (at, one) in sought.iter().enumerate() {
             keys.entry((one.partition.clone(), one.key.clone().into_bytes())).or_default().push(at);
         }
-        Self { answers: vec![None; sought.len()], last: vec![None; sought.len()], keys, sought }
+        Self { answers: vec![None; sought.len()], is_gone: vec![false; sought.len()], keys, sought }
     }
 
     /// Those that are near each other, in the order of their places.
@@ -160,49 +191,53 @@ impl Search {
         groups.into_iter().map(|(partition, _, group)| (partition, group)).collect()
     }
 
-    /// Takes a record of a partition.
-    fn take(&mut self, keys: &[usize], offset: i64, value: Option<&[u8]>) {
+    /// Takes a record of the partition that `name` tells; the rest of `name` is only used again and again.
+    fn take(&mut self, name: &mut Name, message: &BorrowedMessage<'_>) {
+        name.1.clear();
+        name.1.extend_from_slice(message.key().unwrap_or_default());
+        let Some(keys) = self.keys.get(name) else { return };
         for at in keys {
             let Sought { at_ms, is_it, .. } = self.sought[*at];
-            match value {
+            match message.payload() {
                 Some(value) if self.answers[*at].is_none() && is_it(value, at_ms) => {
                     self.answers[*at] = Some(LookedUp::Found(Bytes::copy_from_slice(value)));
                 }
-                _ if self.last[*at].is_some_and(|(last, _)| last > offset) => {}
-                value => self.last[*at] = Some((offset, value.is_none())),
+                value => self.is_gone[*at] = value.is_none(),
             }
         }
     }
 
-    /// All of the partition was read for these.
-    fn end(&mut self, group: &[usize]) {
-        for at in group {
-            let is_gone = self.last[*at].is_some_and(|(_, is_gone)| is_gone);
-            let nothing = if is_gone { LookedUp::Forgotten } else { LookedUp::Nothing };
-            self.answers[*at].get_or_insert(nothing);
+    /// Everything was read.
+    fn end(&mut self) {
+        for (answer, is_gone) in self.answers.iter_mut().zip(&self.is_gone) {
+            answer.get_or_insert(if *is_gone { LookedUp::Forgotten } else { LookedUp::Nothing });
         }
     }
 }
 
 /// Reads a partition for a group of what is sought there.
 struct Scan<'a> {
-    reader: &'a Arc<Reader>,
+    consumer: &'a Arc<StreamConsumer<Ear>>,
     partition: &'a Partition,
     group: &'a [usize],
 }
 
 impl Scan<'_> {
+    fn is_open(&self, search: &Search) -> bool {
+        self.group.iter().any(|at| search.answers[*at].is_none())
+    }
+
     fn failed(&self, error: &KafkaError) -> ClientError {
         ClientError::new(format!("looking up entries of {}", self.partition.topic), error)
     }
 
     /// Before which nothing was written at `at_ms` or later.
     async fn place_of(&self, at_ms: i64) -> Result<Offset, ClientError> {
-        let (reader, partition) = (self.reader.clone(), self.partition.clone());
+        let (consumer, partition) = (self.consumer.clone(), self.partition.clone());
         let asked = tokio::task::spawn_blocking(move || {
             let mut list = TopicPartitionList::new();
             list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(at_ms.max(0)))?;
-            let found = reader.offsets_for_times(list, QUESTION_TIMEOUT)?;
+            let found = consumer.offsets_for_times(list, QUESTION_TIMEOUT)?;
             found
                 .elements()
                 .first()
@@ -217,43 +252,32 @@ impl Scan<'_> {
         }
     }
 
-    /// Reads until there is an answer to all of the group, or to the end of the partition, or to an offset.
-    async fn run(&self, search: &mut Search, from: Offset, until: Option<i64>) -> Result<(), ClientError> {
-        let is_open = |search: &Search| self.group.iter().any(|at| search.answers[*at].is_none());
-        if !is_open(search) {
-            return Ok(());
-        }
+    /// Reads until there is an answer to all of the group, or to the end of the partition.
+    async fn run(&self, search: &mut Search, from: Offset) -> Result<(), ClientError> {
+        let Partition { topic, number } = self.partition;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.partition.topic, self.partition.number, from)
-            .and_then(|()| self.reader.assign(&list))
+        list.add_partition_offset(topic, *number, from)
+            .and_then(|()| self.consumer.assign(&list))
             .map_err(|error| self.failed(&error))?;
         let mut name = (self.partition.clone(), Vec::new());
         let mut heard = Instant::now();
-        loop {
-            let received = timeout(SILENCE.saturating_sub(heard.elapsed()), self.reader.recv()).await;
-            match received {
+        while self.is_open(search) {
+            match timeout(SILENCE.saturating_sub(heard.elapsed()), self.consumer.recv()).await {
                 Ok(Ok(message)) => {
                     heard = Instant::now();
-                    if until.is_some_and(|until| message.offset() >= until) {
-                        return Ok(());
-                    }
-                    name.1.clear();
-                    name.1.extend_from_slice(message.key().unwrap_or_default());
-                    let Some(keys) = search.keys.get(&name).cloned() else { continue };
-                    search.take(&keys, message.offset(), message.payload());
-                    if !is_open(search) {
-                        return Ok(());
+                    if message.partition() == *number && message.topic() == &**topic {
+                        search.take(&mut name, &message);
                     }
                 }
-                Ok(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Ok(Err(KafkaError::PartitionEOF(_))) => break,
                 Ok(Err(error)) if error.rdkafka_error_code().is_some_and(is_transient) => {}
                 Ok(Err(error)) => return Err(self.failed(&error)),
                 Err(_) => {
                     let cause = format!("the broker sent nothing for {SILENCE:?}");
-                    let attempt = format!("looking up entries of {}", self.partition.topic);
-                    return Err(ClientError::said(attempt, cause, true));
+                    return Err(ClientError::said(format!("looking up entries of {topic}"), cause, true));
                 }
             }
         }
+        Ok(())
     }
 }

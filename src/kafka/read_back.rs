@@ -100,6 +100,8 @@ impl Reader {
         );
         // Little ahead: several are read back at once, when a process has just begun.
         config.set("queued.max.messages.kbytes", "2048").set("fetch.max.bytes", "2097152");
+        // With so little ahead it is soon full, and by itself would ask for more only after a second.
+        config.set("fetch.queue.backoff.ms", "5");
         let until = Instant::now() + what.deadline;
         Ok(Self { consumer: create("reading back", &config, Ear::new("read-back"))?, what, until })
     }
