@@ -314,7 +314,11 @@ mod tests {
         for found in ["2026-01-31T08:00:01Z", "2026-01-31 08:00:01", "Sat, 31 Jan 2026 08:00:01 +0000"] {
             assert_eq!(wanted.look_at(found), expected, "{found}");
         }
-        assert_eq!(wanted.look_at("no date"), Look::NoDate, "what cannot be compared is not known to be the same");
+        assert_eq!(
+            wanted.look_at("no date"),
+            Look::NoDate,
+            "what cannot be compared is not known to be the same"
+        );
     }
 
     /// As the specifications' samples write the versions of the rows that have one.
@@ -336,7 +340,8 @@ mod tests {
         ] {
             assert_eq!(date(text), Some(at(moment)), "{text}");
         }
-        for text in ["", "2026-01-31", "08:00:00", "v7", "2026-13-31 08:00:00", "Wed, 05 Dec 2018", "string"] {
+        for text in ["", "2026-01-31", "08:00:00", "v7", "2026-13-31 08:00:00", "Wed, 05 Dec 2018", "string"]
+        {
             assert_eq!(date(text), None, "{text}");
         }
     }

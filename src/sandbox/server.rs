@@ -181,9 +181,7 @@ async fn handle(core: &Core, asked: &Asked, standing: Standing, fate: &Fate) -> 
     tokio::time::sleep(fate.wait).await;
     drop(place);
     match fate.spoiled.filter(|_| (200..300).contains(&reply.status)) {
-        Some(Spoiled::Page) => {
-            Outcome { reply: Reply::plain(200, "Welcome"), dress: Dress::Gateway }
-        }
+        Some(Spoiled::Page) => Outcome { reply: Reply::plain(200, "Welcome"), dress: Dress::Gateway },
         Some(spoiled) => Outcome::of(spoiled.spoil(reply)),
         None => Outcome::of(reply),
     }

@@ -12,7 +12,8 @@ use crate::model::request::{Answer, Reply};
 
 /// The reply as it is meant. One without a list, or of an endpoint that tells no rows, is meant as it stands.
 pub(crate) fn alone(part: &Part, reply: Reply) -> Reply {
-    let tells = matches!(reply.answer, Answer::Done | Answer::Partial) && part.group.reply == BatchReply::Rows;
+    let tells =
+        matches!(reply.answer, Answer::Done | Answer::Partial) && part.group.reply == BatchReply::Rows;
     let listed = tells.then(|| rows::rows(&reply.body)).flatten();
     let Some(listed) = listed else { return reply };
     let found = rows::of_parts(&part.group, std::slice::from_ref(part), &listed, true);

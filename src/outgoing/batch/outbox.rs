@@ -261,7 +261,11 @@ impl<L> Outbox<L> {
 
     /// Those that a request is under way for.
     pub(crate) fn lanes_of(&self, number: u64) -> impl Iterator<Item = &L> {
-        self.under_way.get(&number).into_iter().flat_map(|request| &request.members).map(|member| &member.lane)
+        self.under_way
+            .get(&number)
+            .into_iter()
+            .flat_map(|request| &request.members)
+            .map(|member| &member.lane)
     }
 
     /// Queues whose moment has come get their turn.

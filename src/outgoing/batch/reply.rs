@@ -160,9 +160,14 @@ impl<'a> Shared<'a> {
 
 /// What a reply to these verdicts' commands says of the size of the next request.
 pub(crate) fn came(reply: &Reply, verdicts: &[Verdict]) -> Came {
-    let is_written = |verdict: &&Verdict| matches!(&verdict.said, Said::Reply(own) if own.answer == Answer::Done);
+    let is_written =
+        |verdict: &&Verdict| matches!(&verdict.said, Said::Reply(own) if own.answer == Answer::Done);
+    let is_over =
+        |verdict: &Verdict| matches!(&verdict.said, Said::Reply(own) if own.answer == Answer::Forbidden);
     match reply.answer {
         _ if is_too_large(reply) && verdicts.len() > 1 => Came::TooLarge,
+        // Smaller requests would be denied as well.
+        Answer::Forbidden if verdicts.iter().all(is_over) => Came::Nothing,
         Answer::Busy { .. } | Answer::Unauthorized | Answer::Doubtful => Came::Nothing,
         Answer::Done => Came::Done,
         _ if verdicts.iter().filter(is_written).count() * 2 >= verdicts.len() => Came::Done,

@@ -19,8 +19,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::outbox::Endpoint;
 use super::Group;
+use super::outbox::Endpoint;
 
 /// How long a size that was too large for an endpoint is not tried again: its items may have been larger than usual.
 const TOO_LARGE: Duration = Duration::from_secs(3600);

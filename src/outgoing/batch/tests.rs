@@ -67,7 +67,12 @@ fn member(id: usize, group: &Arc<Group>, most: Option<usize>) -> Member<usize> {
 }
 
 /// Gives `count` commands to the planner, and their requests to the store, `places` at a time. Returns the calls.
-fn run(shop: &mut Shop, count: usize, (max, places): (usize, usize), pick: &mut dyn FnMut(usize) -> usize) -> usize {
+fn run(
+    shop: &mut Shop,
+    count: usize,
+    (max, places): (usize, usize),
+    pick: &mut dyn FnMut(usize) -> usize,
+) -> usize {
     let (method, path) = (Method::Put, ApiPath::render("/v3/things", |_| None).unwrap());
     let frame = Frame::Body { before: Bytes::from_static(b"["), after: Bytes::from_static(b"]") };
     let (query, fields, reply) = (Vec::new(), vec!["id".to_owned()], BatchReply::Rows);
@@ -112,7 +117,13 @@ fn run(shop: &mut Shop, count: usize, (max, places): (usize, usize), pick: &mut 
 }
 
 /// The bounds of `sizes`.
-fn check(refuses: Refuses, count: usize, bad: BTreeSet<usize>, (max, places): (usize, usize), seed: u64) -> usize {
+fn check(
+    refuses: Refuses,
+    count: usize,
+    bad: BTreeSet<usize>,
+    (max, places): (usize, usize),
+    seed: u64,
+) -> usize {
     let (few, many) = (bad.len(), bad.len() == count);
     let mut shop = Shop { refuses, bad, written: Vec::new(), calls: 0 };
     let mut state = seed;

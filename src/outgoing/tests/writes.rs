@@ -9,9 +9,12 @@ fn sent(entity: &str, action: &str, path: Value, payload: Option<Value>) -> Vec<
     if let Some(payload) = payload {
         command["payload"] = payload;
     }
-    let mut bench = Bench::new(FakeStore::new(|request, _| {
-        if request.method.as_str() == "GET" { nothing() } else { done("{}") }
-    }));
+    let mut bench =
+        Bench::new(FakeStore::new(
+            |request, _| {
+                if request.method.as_str() == "GET" { nothing() } else { done("{}") }
+            },
+        ));
     let result = bench.apply(&command);
     assert_eq!(result["outcome"], "applied", "{result}");
     bench.store.sent()

@@ -215,7 +215,13 @@ fn what_is_about_the_store_is_told_to_all_and_so_is_a_denial_unless_it_may_be_ab
     check(Class::A, Answer::Forbidden, 403, &json!({"errors": {"1.key": "is another's"}}), &["again 1"; 3]);
     let group = group(Class::A, BatchReply::Rows, &["id", "sku"]);
     let path = ApiPath::render("/v3/store/metafields", |_| None).unwrap();
-    let group = Group { path, frame: Frame::Query("id:in".into()), fields: group.fields.clone(), query: vec![], ..*group };
+    let group = Group {
+        path,
+        frame: Frame::Query("id:in".into()),
+        fields: group.fields.clone(),
+        query: vec![],
+        ..*group
+    };
     let verdicts = read(&parts_of(&Arc::new(group), &three()), None, &reply(Answer::Forbidden, 403, "{}"));
     assert_eq!(verdicts.iter().map(word).collect::<Vec<_>>(), ["again 1"; 3]);
 }
