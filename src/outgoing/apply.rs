@@ -6,13 +6,14 @@
 
 mod guarded;
 mod lost;
+mod updated;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::batch::Part;
+use super::batch::{self, Part};
 use super::plan::{Found, Plan};
 use crate::catalog::Class;
 use crate::model::command::Outcome;
@@ -197,7 +198,7 @@ impl Applying {
             Phase::Guard => self.send_guard(),
             Phase::Write => {
                 self.attempts += 1;
-                Step::Send(self.plan.write.clone(), self.plan.part.clone())
+                Step::Send(self.plan.write.clone(), self.plan.shared())
             }
             Phase::Update { request, .. } => {
                 self.attempts += 1;
@@ -269,6 +270,10 @@ impl Applying {
     }
 
     fn on_written(&mut self, reply: Reply, now: Instant, draw: f64) -> Step {
+        let reply = match &self.plan.part {
+            Some(part) if !self.is_shared => batch::alone(part, reply),
+            Some(_) | None => reply,
+        };
         let findable = self.plan.update.is_some() || (self.plan.class == Class::B && self.ever_in_doubt);
         match reply.answer {
             Answer::Done => self.applied(None),
@@ -297,28 +302,6 @@ impl Applying {
                     Class::C => self.end(Outcome::Unknown, Reason::InDoubt, &reply.detail),
                 }
             }
-            answer => self.refused(answer, &reply.detail),
-        }
-    }
-
-    fn on_updated(&mut self, id: String, reply: Reply, now: Instant, draw: f64) -> Step {
-        let Some(update) = &self.plan.update else { return self.step() };
-        let (class, is_so) = (update.class, is_already_so(&update.already_so, &reply));
-        match reply.answer {
-            Answer::Done => self.applied(Some(id)),
-            Answer::Partial => self.partial(),
-            _ if is_so => self.applied(Some(id)),
-            // It went since the probe: look again.
-            Answer::Missing if self.turns < MAX_TURNS => {
-                self.turns += 1;
-                self.phase = Phase::Probe;
-                self.step()
-            }
-            Answer::Doubtful if class == Class::A => {
-                self.doubts += 1;
-                self.retry(&reply.detail, now, draw)
-            }
-            Answer::Doubtful => self.end(Outcome::Unknown, Reason::InDoubt, &reply.detail),
             answer => self.refused(answer, &reply.detail),
         }
     }
@@ -360,19 +343,6 @@ impl Applying {
             found_id: Some(id),
             ..self.ending(Outcome::Applied)
         }))
-    }
-
-    fn update_found(&mut self, id: String) -> Step {
-        let Some(update) = &self.plan.update else { return self.step() };
-        match update.request(&id) {
-            Ok(request) => {
-                // The update says all that the create would have said: whether the create came through is settled.
-                (self.in_doubt, self.misses, self.refusal) = (false, 0, None);
-                self.phase = Phase::Update { id, request };
-                self.step()
-            }
-            Err((reason, detail)) => self.end(Outcome::Rejected, reason, &detail),
-        }
     }
 
     fn not_found(&mut self, now: Instant, draw: f64) -> Step {

@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 
 use super::decode::{Checked, Fault};
@@ -48,8 +50,8 @@ pub(super) enum Seen {
     Changed { detail: String, row: Value },
     /// It is not there.
     Gone,
-    /// There is no version in the reply.
-    Unreadable,
+    /// No version in the reply, or none that can be compared: one clause that says which.
+    Unreadable { detail: String },
 }
 
 /// Reads the two fields of a command.
@@ -148,7 +150,7 @@ impl Guard {
                 _ => Value::Object(envelope),
             },
             Ok(other) => other,
-            Err(_) => return Seen::Unreadable,
+            Err(_) => return Seen::unreadable("the store gave no version of it"),
         };
         let row = match inner {
             Value::Object(row) => row,
@@ -162,17 +164,20 @@ impl Guard {
                     None => return Seen::Gone,
                 }
             }
-            _ => return Seen::Unreadable,
+            _ => return Seen::unreadable("the store gave no version of it"),
         };
         let Some(found) = at(&row, &self.field).and_then(scalar).filter(|found| !found.is_empty()) else {
-            return Seen::Unreadable;
+            return Seen::unreadable("the store gave no version of it");
         };
-        match self.wanted.differs(&found) {
-            None => Seen::AsWanted,
-            Some(expected) => {
-                let found: String = found.chars().take(MAX_VERSION_CHARS).collect();
-                let detail = format!("{} is {found}, and {expected} was expected", self.field);
+        let (field, told) = (&self.field, found.chars().take(MAX_VERSION_CHARS).collect::<String>());
+        match self.wanted.look_at(&found) {
+            Look::AsWanted => Seen::AsWanted,
+            Look::Differs(expected) => {
+                let detail = format!("{field} is {told}, and {expected} was expected");
                 Seen::Changed { detail, row: Value::Object(row) }
+            }
+            Look::NoDate => {
+                Seen::unreadable(&format!("{field} is {told}, which is no date that can be compared"))
             }
         }
     }
@@ -191,18 +196,36 @@ impl Guard {
     }
 }
 
+impl Seen {
+    fn unreadable(detail: &str) -> Self {
+        Self::Unreadable { detail: detail.to_owned() }
+    }
+}
+
+/// How a version compares to what a command asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Look {
+    AsWanted,
+    /// This was expected instead.
+    Differs(String),
+    /// A date was asked for, and this is none.
+    NoDate,
+}
+
 impl Wanted {
-    /// What was expected instead of this version; none if it is as it should be.
-    fn differs(&self, found: &str) -> Option<String> {
+    fn look_at(&self, found: &str) -> Look {
         let found_at = date(found);
         if let Some(version) = &self.version
             && !is_same(version, found, found_at)
         {
-            return Some(version.clone());
+            return Look::Differs(version.clone());
         }
-        let (text, since) = self.since.as_ref()?;
-        let fresh = found_at.is_some_and(|at| at <= *since);
-        (!fresh).then(|| format!("nothing after {text}"))
+        match (&self.since, found_at) {
+            (None, _) => Look::AsWanted,
+            (Some((_, since)), Some(at)) if at <= *since => Look::AsWanted,
+            (Some((text, _)), Some(_)) => Look::Differs(format!("nothing after {text}")),
+            (Some(_), None) => Look::NoDate,
+        }
     }
 }
 
@@ -216,12 +239,17 @@ fn is_same(version: &str, found: &str, found_at: Option<Timestamp>) -> bool {
     date(version) == Some(at) || of_record == Some(at.as_second())
 }
 
-/// RFC 3339 (V3), RFC 2822 (V2), or seconds since the epoch.
+/// RFC 3339 (V3), RFC 2822 (V2 orders), seconds since the epoch (hooks), or a date without an offset, which is UTC (V2
+/// customer groups).
 fn date(text: &str) -> Option<Timestamp> {
     let text = text.trim();
     let rfc2822 = || jiff::fmt::rfc2822::parse(text).ok().map(|at| at.timestamp());
     let seconds = || text.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    text.parse().ok().or_else(rfc2822).or_else(seconds)
+    let in_utc = || {
+        let civil: DateTime = text.contains(':').then(|| text.parse().ok())??;
+        TimeZone::UTC.to_timestamp(civil).ok()
+    };
+    text.parse().ok().or_else(rfc2822).or_else(seconds).or_else(in_utc)
 }
 
 /// Whether all that `part` says is so in `whole`. BigCommerce gives some numbers back as texts.
@@ -264,18 +292,58 @@ mod tests {
             (json!("1769846401.12"), false),
             (json!("v1"), false),
         ] {
-            assert_eq!(wants(Value::Null, version.clone()).differs(found).is_none(), same, "{version}");
+            let look = wants(Value::Null, version.clone()).look_at(found);
+            assert_eq!(look == Look::AsWanted, same, "{version}");
         }
-        assert_eq!(wants(Value::Null, json!("v7")).differs("v7"), None, "a version need not be a date");
+        let look = wants(Value::Null, json!("v7")).look_at("v7");
+        assert_eq!(look, Look::AsWanted, "a version need not be a date");
     }
 
     #[test]
     fn unmodified_since_takes_the_moment_itself_and_nothing_later() {
         let wanted = wants(json!("2026-01-31T08:00:00Z"), Value::Null);
-        assert_eq!(wanted.differs("Sat, 31 Jan 2026 08:00:00 +0000"), None);
-        assert_eq!(wanted.differs("2026-01-31T07:59:59Z"), None);
-        assert_eq!(wanted.differs("2026-01-31T08:00:01Z"), Some("nothing after 2026-01-31T08:00:00Z".into()));
-        assert!(wanted.differs("no date").is_some(), "what cannot be compared is not known to be the same");
+        for found in [
+            "Sat, 31 Jan 2026 08:00:00 +0000",
+            "2026-01-31T07:59:59Z",
+            "2026-01-31 08:00:00",
+            "2026-01-31T08:00:00.000Z",
+        ] {
+            assert_eq!(wanted.look_at(found), Look::AsWanted, "{found}");
+        }
+        let expected = Look::Differs("nothing after 2026-01-31T08:00:00Z".into());
+        for found in ["2026-01-31T08:00:01Z", "2026-01-31 08:00:01", "Sat, 31 Jan 2026 08:00:01 +0000"] {
+            assert_eq!(wanted.look_at(found), expected, "{found}");
+        }
+        assert_eq!(
+            wanted.look_at("no date"),
+            Look::NoDate,
+            "what cannot be compared is not known to be the same"
+        );
+    }
+
+    /// As the specifications' samples write the versions of the rows that have one.
+    #[test]
+    fn every_way_in_which_the_store_writes_a_date_is_read() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        for (text, moment) in [
+            ("2018-09-17T14:53:40.000Z", "2018-09-17T14:53:40Z"),
+            ("2022-08-12T04:15:19.150539Z", "2022-08-12T04:15:19.150539Z"),
+            ("2025-08-05T15:41:28+00:00", "2025-08-05T15:41:28Z"),
+            ("2025-08-05T15:41:28+0000", "2025-08-05T15:41:28Z"),
+            ("2022-09-15 23:44:05+00:00", "2022-09-15T23:44:05Z"),
+            ("2023-06-08T00:00:20-05:00", "2023-06-08T05:00:20Z"),
+            ("2023-07-25 01:15:19", "2023-07-25T01:15:19Z"),
+            ("2023-07-25T01:15:19.5", "2023-07-25T01:15:19.5Z"),
+            ("Wed, 05 Dec 2018 20:16:55 +0000", "2018-12-05T20:16:55Z"),
+            ("Wed, 5 Dec 2018 15:16:55 -0500", "2018-12-05T20:16:55Z"),
+            ("1561488106", "2019-06-25T18:41:46Z"),
+        ] {
+            assert_eq!(date(text), Some(at(moment)), "{text}");
+        }
+        for text in ["", "2026-01-31", "08:00:00", "v7", "2026-13-31 08:00:00", "Wed, 05 Dec 2018", "string"]
+        {
+            assert_eq!(date(text), None, "{text}");
+        }
     }
 
     #[test]

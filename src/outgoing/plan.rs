@@ -24,7 +24,7 @@ pub(super) struct Plan {
     pub(super) class: Class,
     /// The write; of an upsert, the create.
     pub(super) write: Request,
-    /// What the write is in a request that it shares; none where it needs its own.
+    /// What the write would be in a request that holds others, and how its row is told in a reply.
     pub(super) part: Option<Part>,
     /// Statuses of a refusal that means it is already so.
     pub(super) already_so: Vec<u16>,
@@ -95,9 +95,17 @@ pub(super) fn plan(command: &Checked) -> Result<Plan, Fault> {
     };
     let write = request(command, action, &body, |name| command.path_id(name))?;
     let guard = guard(command, class)?;
-    // What was read right before the write holds for this write alone.
-    let part = if guard.is_none() { batch::part(command, action, &body, (class, &write)) } else { None };
+    let part = batch::part(command, action, &body, (class, &write));
     Ok(Plan { class, part, write, already_so: action.already_so.clone(), probe, update: None, guard })
+}
+
+impl Plan {
+    /// The write's part where others may share its request: what was probed or read right before the write holds for
+    /// this write alone, and of one that may not be repeated nothing must be unclear.
+    pub(super) fn shared(&self) -> Option<Part> {
+        let is_alone = self.guard.is_some() || self.update.is_some() || self.class == Class::C;
+        self.part.clone().filter(|_| !is_alone)
+    }
 }
 
 fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
@@ -125,10 +133,11 @@ fn upsert(command: &Checked, body: &Map<String, Value>) -> Result<Plan, Fault> {
     // Refused here, if there is one: an upsert does not know the thing.
     let guard = guard(command, Class::B)?;
     let class = if updating.class == Class::A && !appends(updating, body) { Class::A } else { Class::C };
+    let write = request(command, creating, body, |name| command.path_id(name))?;
     Ok(Plan {
         class: Class::B,
-        write: request(command, creating, body, |name| command.path_id(name))?,
-        part: None,
+        part: batch::part(command, creating, body, (Class::B, &write)),
+        write,
         already_so: Vec::new(),
         probe: Some(probe),
         update: Some(Update {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::batch::{self, Joint, Member, Part, Said, Verdict};
+use super::batch::{self, Came, Joint, Member, Part, Said, Verdict};
 use super::{LaneKey, Line, Outgoing, What};
 use crate::model::record::OutRecord;
 use crate::model::request::{Answer, Request};
@@ -33,7 +33,8 @@ pub(super) struct Sent {
     number: u64,
     /// One for each of its commands, in their order; none where their intents were not durable and nothing was sent.
     verdicts: Option<Vec<Verdict>>,
-    is_too_large: bool,
+    /// What it says of the size of the next one.
+    came: Came,
 }
 
 impl<S> Line<S> {
@@ -94,14 +95,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
     /// Tells each command of a request what came of it.
     pub(super) fn on_sent(&mut self, line: usize, sent: Sent, now: Instant) -> Vec<Settled> {
         let outbox = &mut self.lines[line].outbox;
-        let members = outbox.ended(sent.number, now);
+        let members = outbox.ended(sent.number, sent.came, now);
         let size = Size { commands: members.len(), items: members.iter().filter_map(Member::items).sum() };
-        if let Some(part) = members.iter().find_map(|member| member.part.as_ref())
-            && sent.is_too_large
-            && size.commands > 1
-        {
-            outbox.too_large(part, size.items, now);
-        }
         // One draw for all of them: they come back together.
         let draw = rand::random();
         let lanes = members.into_iter().map(|member| member.lane);
@@ -176,13 +171,12 @@ async fn send<S: Store, A: Append>(
         && let Err(error) = appender.append(intents).await
     {
         tracing::warn!(%error, "intents could not be made durable; their commands wait");
-        return Sent { number, verdicts: None, is_too_large: false };
+        return Sent { number, verdicts: None, came: Came::Nothing };
     }
     let reply = client.send_while(request, lease).await;
-    let is_too_large = batch::is_too_large(&reply);
     let verdicts = match parts.is_empty() {
-        true => vec![Verdict { said: Said::Reply(reply), most }],
+        true => vec![Verdict { said: Said::Reply(reply.clone()), most }],
         false => batch::read(&parts, most, &reply),
     };
-    Sent { number, verdicts: Some(verdicts), is_too_large }
+    Sent { number, came: batch::came(&reply, &verdicts), verdicts: Some(verdicts) }
 }

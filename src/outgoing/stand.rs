@@ -138,7 +138,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         if !outbox.lanes_of(number).all(waits) {
             return false;
         }
-        for member in outbox.ended(number, now) {
+        for member in outbox.ended(number, super::batch::Came::Nothing, now) {
             if let Some(applying) = lanes.head_mut(&member.lane).and_then(|item| item.applying.as_mut()) {
                 applying.withdraw();
             }

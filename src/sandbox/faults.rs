@@ -8,8 +8,10 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::chance::{Chance, Delay, Target};
+use super::reply::Reply;
 use super::store::Lag;
 
 /// How much later a late commit takes effect, unless told otherwise: longer than a hasty retry, shorter than a test.
@@ -27,6 +29,8 @@ pub struct Profile {
     pub created_lag_ms: u64,
     /// Answers 401, as for a token that was revoked.
     pub status_401: Chance,
+    /// Answers 413 instead of doing anything, as for a body that is too large.
+    pub status_413: Chance,
     /// Answers 500 instead of doing anything.
     pub status_500: Chance,
     /// Answers 502 with a page of HTML, as a gateway does, instead of doing anything.
@@ -49,6 +53,12 @@ pub struct Profile {
     pub cut_after: Chance,
     /// Sends half of the body, then drops the connection.
     pub truncated: Chance,
+    /// Does the work, and lists what was written in the opposite order.
+    pub reversed: Chance,
+    /// Does the work, and leaves the last row out of the list of what was written.
+    pub shortened: Chance,
+    /// Does the work, and answers 200 with a page of HTML, as a gateway that was misled does.
+    pub page_200: Chance,
     /// Drops the TCP connection at once and does the work `late_commit_ms` later.
     pub late_commit: Chance,
     /// How much later.
@@ -74,6 +84,7 @@ impl Default for Profile {
             list_lag_ms: None,
             created_lag_ms: 0,
             status_401: Chance::default(),
+            status_413: Chance::default(),
             status_500: Chance::default(),
             status_502: Chance::default(),
             status_503: Chance::default(),
@@ -84,6 +95,9 @@ impl Default for Profile {
             cut_before: Chance::default(),
             cut_after: Chance::default(),
             truncated: Chance::default(),
+            reversed: Chance::default(),
+            shortened: Chance::default(),
+            page_200: Chance::default(),
             late_commit: Chance::default(),
             late_commit_ms: LATE_MS,
             slow: Delay::default(),
@@ -105,6 +119,33 @@ impl Profile {
     }
 }
 
+/// What becomes of the answer to a write that was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoiled {
+    /// Its rows are in the opposite order.
+    Reversed,
+    /// Its last row is missing.
+    Shortened,
+    /// It is a page of HTML.
+    Page,
+}
+
+impl Spoiled {
+    /// Does to an answer's rows what it is about.
+    pub(crate) fn spoil(self, mut reply: Reply) -> Reply {
+        let body = reply.body.as_mut().map(|body| match body.get("data") {
+            Some(_) => &mut body["data"],
+            None => body,
+        });
+        match (self, body.and_then(Value::as_array_mut)) {
+            (Self::Reversed, Some(rows)) => rows.reverse(),
+            (Self::Shortened, Some(rows)) => _ = rows.pop(),
+            (Self::Reversed | Self::Shortened, None) | (Self::Page, _) => {}
+        }
+        reply
+    }
+}
+
 /// The faults that one request meets, drawn when it arrives.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Fate {
@@ -115,7 +156,9 @@ pub(crate) struct Fate {
     pub(crate) late: Option<Duration>,
     /// Done in part, where that is documented.
     pub(crate) partly: bool,
-    /// 401, 403, 429 (without headers), 500, 502, 503 or 504 in place of an answer.
+    /// How the answer to a write is spoiled after it was done.
+    pub(crate) spoiled: Option<Spoiled>,
+    /// 401, 403, 413, 429 (without headers), 500, 502, 503 or 504 in place of an answer.
     pub(crate) status: Option<u16>,
     pub(crate) wait: Duration,
 }
@@ -158,6 +201,7 @@ impl Dice {
         let status = [
             (&mut profile.status_401, 401),
             (&mut profile.status_403, 403),
+            (&mut profile.status_413, 413),
             (&mut profile.bare_429, 429),
             (&mut profile.status_500, 500),
             (&mut profile.status_502, 502),
@@ -169,11 +213,20 @@ impl Dice {
         let (cut_before, cut_after) = (strikes(&mut profile.cut_before), strikes(&mut profile.cut_after));
         let truncated = strikes(&mut profile.truncated);
         let partly = !target.is_read() && strikes(&mut profile.status_207);
+        let spoiled = [
+            (&mut profile.reversed, Spoiled::Reversed),
+            (&mut profile.shortened, Spoiled::Shortened),
+            (&mut profile.page_200, Spoiled::Page),
+        ];
+        let spoiled = match target.is_read() {
+            true => None,
+            false => spoiled.into_iter().find_map(|(chance, spoiled)| strikes(chance).then_some(spoiled)),
+        };
         let late = !target.is_read() && strikes(&mut profile.late_commit);
         let late = late.then(|| Duration::from_millis(profile.late_commit_ms));
         let slow = profile.slow.clone();
         let wait = if slow.covers(target) { self.wait(&slow) } else { Duration::ZERO };
-        Fate { cut_before, cut_after, truncated, late, partly, status, wait }
+        Fate { cut_before, cut_after, truncated, late, partly, spoiled, status, wait }
     }
 
     /// Draws for a callback.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::chance::Target;
 use super::core::Core;
-use super::faults::Fate;
+use super::faults::{Fate, Spoiled};
 use super::limits::Standing;
 use super::perform::{self, Asked, Kind, Way};
 use super::reply::Reply;
@@ -180,7 +180,11 @@ async fn handle(core: &Core, asked: &Asked, standing: Standing, fate: &Fate) -> 
     let reply = perform::run(core, asked, (route, params), way);
     tokio::time::sleep(fate.wait).await;
     drop(place);
-    Outcome::of(reply)
+    match fate.spoiled.filter(|_| (200..300).contains(&reply.status)) {
+        Some(Spoiled::Page) => Outcome { reply: Reply::plain(200, "Welcome"), dress: Dress::Gateway },
+        Some(spoiled) => Outcome::of(spoiled.spoil(reply)),
+        None => Outcome::of(reply),
+    }
 }
 
 /// The answer that a fault gives in place of the work.
@@ -188,6 +192,7 @@ fn instead(asked: &Asked, status: u16) -> Outcome {
     let (text, dress) = match status {
         401 => ("Unauthorized", Dress::Api),
         403 => ("You don't have the required scope.", Dress::Api),
+        413 => ("The request is too large.", Dress::Api),
         429 => ("Too many requests.", Dress::Bare),
         500 => ("Internal server error.", Dress::Api),
         502 => ("Bad Gateway", Dress::Gateway),

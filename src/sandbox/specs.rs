@@ -133,6 +133,9 @@ pub(crate) struct BatchUpdate {
     /// Rows that do not exist are created.
     #[serde(default)]
     pub(crate) upsert: bool,
+    /// Rows that do not exist are left out of the answer without a word.
+    #[serde(default)]
+    pub(crate) skips_unknown: bool,
     #[serde(default)]
     pub(crate) tells: Tells,
 }

@@ -163,6 +163,16 @@ impl Lab {
         producer.append(records, Duration::from_secs(30)).await.unwrap();
     }
 
+    /// Puts commands on a topic of the user's own.
+    pub(crate) async fn send_all_to(&self, topic: &str, commands: &[(String, Value)]) {
+        let producer = IntakeProducer::new(self.client.clone(), Duration::from_secs(10)).unwrap();
+        let record = |(key, value): &(String, Value)| OutRecord {
+            topic: topic.into(),
+            ..self.command(key, value.to_string())
+        };
+        producer.append(commands.iter().map(record).collect(), Duration::from_secs(30)).await.unwrap();
+    }
+
     /// Puts one record on any topic.
     pub(crate) async fn send_to(&self, topic: &str, key: &str, value: impl Into<Bytes>) {
         let producer = IntakeProducer::new(self.client.clone(), Duration::from_secs(10)).unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod all_scopes;
+mod bridge_batch_bad;
 mod bridge_batches;
 mod bridge_cuts;
 mod bridge_echo;
@@ -14,6 +15,7 @@ mod bridge_isolation;
 mod bridge_kill;
 mod bridge_lab;
 mod bridge_outgoing;
+mod bridge_partitions;
 mod bridge_repeats;
 mod bridge_replicas_outgoing;
 mod bridge_scale_commands;

@@ -69,14 +69,11 @@ impl Applying {
                 self.end(Outcome::Unknown, Reason::InDoubt, &detail)
             }
             Seen::Changed { detail, .. } => self.end(Outcome::Rejected, Reason::Stale, &detail),
-            Seen::Unreadable if self.in_doubt => self.end(
-                Outcome::Unknown,
-                Reason::InDoubt,
-                "it was in doubt, and its version could not be read",
-            ),
-            Seen::Unreadable => {
-                self.end(Outcome::Rejected, Reason::BadReply, "the store gave no version of it")
+            Seen::Unreadable { detail } if self.in_doubt => {
+                let detail = format!("it was in doubt, and its version could not be read: {detail}");
+                self.end(Outcome::Unknown, Reason::InDoubt, &detail)
             }
+            Seen::Unreadable { detail } => self.end(Outcome::Rejected, Reason::BadReply, &detail),
         }
     }
 }

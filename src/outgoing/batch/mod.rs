@@ -1,20 +1,27 @@
 //! Writes of several commands in one request: what may travel together, when it goes, and what its reply says of each.
 //!
 //! A command's `part` is planned with the command. The `outbox` gathers parts of one group until their request is
-//! worth a call, and `reply` reads one answer into a verdict for each of them. Pure, all three. Nothing is sent twice
-//! here: a verdict goes back to the command's own state machine, which decides under its class.
+//! worth a call, `sizes` says how many that are, `reply` reads one answer into a verdict for each of them, and `alone`
+//! the answer to one that was sent alone. Pure, all of them. Nothing is sent twice here: a verdict goes back to the
+//! command's own state machine, which decides under its class.
 
+mod alone;
 mod outbox;
 mod part;
 mod reply;
+mod sizes;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+pub(super) use alone::{alone, lists_nothing};
 pub(super) use outbox::{Joint, Limits, Member, Outbox};
 pub(super) use part::part;
-pub(super) use reply::{Said, Verdict, is_too_large, read};
+pub(super) use reply::{Said, Verdict, came, read};
+pub(super) use sizes::Came;
 
 use crate::catalog::{BatchReply, Class};
 use crate::model::request::{ApiPath, Method, Purpose, Request};

@@ -4,7 +4,8 @@
 //! a full batch goes at once; one that is not full goes when nothing more came for a moment ([`QUIET`], [`LINGER`]),
 //! and not while another of its group is under way: what comes meanwhile travels with the next. So batches grow as the
 //! store slows down or its quota gets short. Groups and single commands take turns, and no endpoint has more than half
-//! of the places, so that one that is slow, or takes one request at a time, leaves room for the others.
+//! of the places, so that one that is slow, or takes one request at a time, leaves room for the others. How many items a
+//! request holds follows what became of the last ones (`sizes`).
 //!
 //! Pure: the time is an argument. It drops nothing: whatever was put in comes out of [`Outbox::next`] once, and once
 //! more of [`Outbox::ended`]. Who puts in bounds how much.
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::sizes::{Came, Sizes};
 use super::{Group, Key, Part};
 use crate::model::request::{Method, Request};
 
@@ -21,8 +23,6 @@ use crate::model::request::{Method, Request};
 const QUIET: Duration = Duration::from_millis(50);
 /// It goes after so long at the latest: the price of five calls under the smallest quota.
 const LINGER: Duration = Duration::from_secs(1);
-/// How long a size that was too large for an endpoint is not tried again: its items may have been larger than usual.
-const TOO_LARGE: Duration = Duration::from_secs(3600);
 
 /// The bounds of an [`Outbox`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,11 @@ impl<L> Member<L> {
     pub(crate) fn items(&self) -> Option<usize> {
         Some(self.part.as_ref()?.count)
     }
+
+    /// Items and bytes that it adds to a batch.
+    fn weight(&self) -> (usize, usize) {
+        self.part.as_ref().map_or((1, 0), |part| (part.count, part.items.len() + 1))
+    }
 }
 
 /// A request that is to be sent now.
@@ -65,7 +70,7 @@ pub(crate) struct Joint {
 }
 
 /// A method and a path's template: one of as many as the catalogue has.
-type Endpoint = (Method, Arc<str>);
+pub(super) type Endpoint = (Method, Arc<str>);
 
 /// Those that wait in one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,7 +84,7 @@ enum Source {
 /// Commands that leave together.
 #[derive(Debug)]
 struct Batch<L> {
-    members: Vec<Member<L>>,
+    members: VecDeque<Member<L>>,
     items: usize,
     bytes: usize,
     is_full: bool,
@@ -120,6 +125,15 @@ struct Queue<L> {
     waits: Waits,
 }
 
+/// A request that did not end yet.
+#[derive(Debug)]
+struct UnderWay<L> {
+    source: Source,
+    /// Of a group's: the round of its size.
+    round: u64,
+    members: Vec<Member<L>>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Outbox<L> {
@@ -128,11 +142,10 @@ pub(crate) struct Outbox<L> {
     turns: VecDeque<Source>,
     lingering: BTreeMap<(Instant, u64), Source>,
     blocked: HashMap<Endpoint, VecDeque<Source>>,
-    under_way: HashMap<u64, (Source, Vec<Member<L>>)>,
+    under_way: HashMap<u64, UnderWay<L>>,
     /// Requests under way of each endpoint.
     busy: HashMap<Endpoint, usize>,
-    /// Items that each endpoint takes in one request, where it said that more were too large, and when it said so.
-    too_large: HashMap<Endpoint, (usize, Instant)>,
+    sizes: Sizes,
     /// Counts requests and lingerings.
     numbers: u64,
 }
@@ -148,7 +161,7 @@ impl<L> Outbox<L> {
             blocked: HashMap::new(),
             under_way: HashMap::new(),
             busy: HashMap::new(),
-            too_large: HashMap::new(),
+            sizes: Sizes::default(),
             numbers: 0,
         }
     }
@@ -165,15 +178,17 @@ impl<L> Outbox<L> {
         self.look_at(source, now);
     }
 
-    /// Items in one request of a queue.
+    /// Items in one request of a queue, whatever became of others.
     fn max(&mut self, source: &Source, now: Instant) -> usize {
         let Source::Group(group, most) = source else { return 1 };
-        let endpoint = source.endpoint();
-        if self.too_large.get(&endpoint).is_some_and(|(_, at)| now.duration_since(*at) >= TOO_LARGE) {
-            self.too_large.remove(&endpoint);
-        }
-        let bounds = [*most, self.too_large.get(&endpoint).map(|(items, _)| *items)];
-        bounds.into_iter().flatten().fold(group.max, usize::min).max(1)
+        let taken = self.sizes.taken(&source.endpoint(), now);
+        most.unwrap_or(group.max).min(group.max).min(taken).max(1)
+    }
+
+    /// Items that its next request holds at most.
+    fn size(&mut self, source: &Source, now: Instant) -> usize {
+        let Source::Group(group, _) = source else { return 1 };
+        self.sizes.of(group).min(self.sizes.taken(&source.endpoint(), now))
     }
 
     /// The next request, if one is to go now.
@@ -184,7 +199,7 @@ impl<L> Outbox<L> {
         }
         let most_of_one = self.limits.requests.div_ceil(2);
         while let Some(source) = self.turns.pop_front() {
-            let endpoint = source.endpoint();
+            let (endpoint, size) = (source.endpoint(), self.size(&source, now));
             let Some(queue) = self.queues.get_mut(&source) else { continue };
             if self.busy.get(&endpoint).is_some_and(|busy| *busy >= most_of_one) {
                 queue.waits = Waits::Place;
@@ -192,12 +207,14 @@ impl<L> Outbox<L> {
                 continue;
             }
             queue.waits = Waits::Idle;
-            let Some(batch) = queue.take() else { continue };
+            let Some(batch) = queue.take(size) else { continue };
             queue.under_way += 1;
             *self.busy.entry(endpoint).or_default() += 1;
             self.numbers += 1;
             let joint = joint(self.numbers, &source, &batch);
-            self.under_way.insert(self.numbers, (source.clone(), batch.members));
+            let round = if let Source::Group(group, _) = &source { self.sizes.round(group) } else { 0 };
+            let under_way = UnderWay { source: source.clone(), round, members: batch.members.into() };
+            self.under_way.insert(self.numbers, under_way);
             self.look_at(source, now);
             return Some(joint);
         }
@@ -205,9 +222,15 @@ impl<L> Outbox<L> {
     }
 
     /// A request has ended: those that it was sent for, in the order of its parts.
-    pub(crate) fn ended(&mut self, number: u64, now: Instant) -> Vec<Member<L>> {
-        let Some((source, members)) = self.under_way.remove(&number) else { return Vec::new() };
+    pub(crate) fn ended(&mut self, number: u64, came: Came, now: Instant) -> Vec<Member<L>> {
+        let Some(UnderWay { source, round, members }) = self.under_way.remove(&number) else {
+            return Vec::new();
+        };
         let endpoint = source.endpoint();
+        if let Source::Group(group, _) = &source {
+            let items = members.iter().filter_map(Member::items).sum();
+            self.sizes.learn((group, endpoint.clone()), (items, round), came, now);
+        }
         if let Some(busy) = self.busy.get_mut(&endpoint) {
             *busy -= 1;
             if *busy == 0 {
@@ -238,15 +261,11 @@ impl<L> Outbox<L> {
 
     /// Those that a request is under way for.
     pub(crate) fn lanes_of(&self, number: u64) -> impl Iterator<Item = &L> {
-        self.under_way.get(&number).into_iter().flat_map(|(_, members)| members).map(|member| &member.lane)
-    }
-
-    /// An endpoint said that so many items were too many.
-    pub(crate) fn too_large(&mut self, part: &Part, items: usize, now: Instant) {
-        let endpoint = (part.group.method, part.group.path.template().clone());
-        let smaller = (items / 2).max(1);
-        let entry = self.too_large.entry(endpoint).or_insert((smaller, now));
-        *entry = (entry.0.min(smaller), now);
+        self.under_way
+            .get(&number)
+            .into_iter()
+            .flat_map(|request| &request.members)
+            .map(|member| &member.lane)
     }
 
     /// Queues whose moment has come get their turn.
@@ -262,13 +281,14 @@ impl<L> Outbox<L> {
 
     /// Lets a queue wait for what it has to wait for.
     fn look_at(&mut self, source: Source, now: Instant) {
+        let size = self.size(&source, now);
         let Some(queue) = self.queues.get_mut(&source) else { return };
         let lingers = match queue.waits {
             Waits::Idle => None,
             Waits::Lingers(entry) => Some(entry),
             Waits::Turn | Waits::Place => return,
         };
-        match (queue.due(&source, now), lingers) {
+        match (queue.due(&source, size, now), lingers) {
             (Due::Now, lingers) => {
                 if let Some(entry) = lingers {
                     self.lingering.remove(&entry);
@@ -298,7 +318,7 @@ impl<L> Outbox<L> {
 
     /// Commands under way.
     pub(crate) fn commands_under_way(&self) -> usize {
-        self.under_way.values().map(|(_, members)| members.len()).sum()
+        self.under_way.values().map(|request| request.members.len()).sum()
     }
 
     /// Forgets everything.
@@ -324,10 +344,8 @@ impl<L> Queue<L> {
 
     /// Adds a command to the first batch that takes it: after all with one of its keys.
     fn add(&mut self, member: Member<L>, max: usize, now: Instant) {
-        let (count, bytes, max_bytes) = match &member.part {
-            Some(part) => (part.count, part.items.len() + 1, part.group.max_bytes()),
-            None => (1, 0, 0),
-        };
+        let (count, bytes) = member.weight();
+        let max_bytes = member.part.as_ref().map_or(0, |part| part.group.max_bytes());
         let keys = member.part.as_ref().map(|part| part.keys.clone()).unwrap_or_default();
         let behind = keys.iter().filter_map(|key| self.placed.get(key)).max().map_or(self.front, |n| n + 1);
         let mut at = usize::try_from(behind - self.front).unwrap_or(usize::MAX).min(self.batches.len());
@@ -343,11 +361,11 @@ impl<L> Queue<L> {
         }
         if at >= self.batches.len() {
             at = self.batches.len();
-            let (members, items, bytes) = (Vec::new(), 0, 0);
+            let (members, items, bytes) = (VecDeque::new(), 0, 0);
             self.batches.push_back(Batch { members, items, bytes, is_full: false, first: now, last: now });
         }
         let batch = &mut self.batches[at];
-        batch.members.push(member);
+        batch.members.push_back(member);
         batch.items += count;
         batch.bytes += bytes;
         batch.last = now;
@@ -356,10 +374,10 @@ impl<L> Queue<L> {
         self.placed.extend(keys.iter().map(|key| (key.clone(), number)));
     }
 
-    /// When its first batch goes.
-    fn due(&self, source: &Source, now: Instant) -> Due {
+    /// When its first batch goes, or as much of it as a request should hold.
+    fn due(&self, source: &Source, size: usize, now: Instant) -> Due {
         let Some(first) = self.batches.front() else { return Due::Open };
-        let waits_for_more = matches!(source, Source::Group(_, None)) && !first.is_full;
+        let waits_for_more = matches!(source, Source::Group(_, None)) && !first.is_full && first.items < size;
         let at = (first.last + QUIET).min(first.first + LINGER);
         match (waits_for_more, self.under_way) {
             (false, _) => Due::Now,
@@ -369,33 +387,64 @@ impl<L> Queue<L> {
         }
     }
 
-    fn take(&mut self) -> Option<Batch<L>> {
-        let batch = self.batches.pop_front()?;
+    /// The first batch, or as much of it as a request should hold.
+    fn take(&mut self, size: usize) -> Option<Batch<L>> {
+        let number = self.front;
+        let first = self.batches.front_mut()?;
+        let batch = match first.cut(size) {
+            Some(cut) => cut,
+            None => {
+                self.front += 1;
+                self.batches.pop_front()?
+            }
+        };
         for key in
             batch.members.iter().filter_map(|member| member.part.as_ref()).flat_map(|part| part.keys.iter())
         {
-            if self.placed.get(key) == Some(&self.front) {
+            if self.placed.get(key) == Some(&number) {
                 self.placed.remove(key);
             }
         }
-        self.front += 1;
         Some(batch)
     }
 }
 
+impl<L> Batch<L> {
+    /// As many of its first commands as have `size` items, and one at least; none where that is all of it. The rest
+    /// has waited as long as they did, and waits for nothing more.
+    fn cut(&mut self, size: usize) -> Option<Self> {
+        if self.items <= size || self.members.len() < 2 {
+            return None;
+        }
+        let (mut members, mut items, mut bytes) = (VecDeque::new(), 0, 0);
+        while let Some(member) = self.members.pop_front() {
+            let (count, length) = member.weight();
+            if items > 0 && items + count > size || self.members.is_empty() {
+                self.members.push_front(member);
+                break;
+            }
+            (items, bytes) = (items + count, bytes + length);
+            members.push_back(member);
+        }
+        (self.items, self.bytes, self.is_full) = (self.items - items, self.bytes - bytes, true);
+        Some(Self { members, items, bytes, is_full: true, first: self.first, last: self.last })
+    }
+}
+
 fn joint<L>(number: u64, source: &Source, batch: &Batch<L>) -> Joint {
+    let members = &batch.members;
     let most = match source {
         Source::Group(_, most) => *most,
         Source::Singles(_) => None,
     };
     let own = |member: &Member<L>| Joint { number, request: member.request.clone(), parts: Vec::new(), most };
-    match (source, batch.members.as_slice()) {
-        (Source::Group(group, _), members) if members.len() > 1 => {
+    match (source, members.front()) {
+        (Source::Group(group, _), Some(_)) if members.len() > 1 => {
             let parts: Vec<Part> = members.iter().filter_map(|member| member.part.clone()).collect();
             Joint { number, request: group.request(parts.iter()), parts, most }
         }
-        (_, [member, ..]) => own(member),
-        (_, []) => unreachable!("a batch is made for its first member"),
+        (_, Some(member)) => own(member),
+        (_, None) => unreachable!("a batch is made for its first member"),
     }
 }
 

@@ -18,15 +18,15 @@ use crate::catalog::row::IdPlace;
 use crate::catalog::{Action, Body, Class};
 use crate::model::request::{ApiPath, Method, Request};
 
-/// The part of a command; none where it needs a request of its own. `class` is that under which it is applied, and
-/// `write` the request of its own.
+/// The part of a command; none where nobody could tell its row among others. `class` is that under which it is applied,
+/// and `write` the request of its own.
 pub(crate) fn part(
     command: &Checked,
     action: &Action,
     body: &Map<String, Value>,
     (class, write): (Class, &Request),
 ) -> Option<Part> {
-    let batch = action.batch.as_ref().filter(|batch| batch.max > 1 && class != Class::C)?;
+    let batch = action.batch.as_ref().filter(|batch| batch.max > 1)?;
     let template = batch.path.as_ref().or(action.path.as_ref())?;
     let path = ApiPath::render(template, |name| command.path_id(name)).ok()?;
     let list = batch.id_query.as_ref();

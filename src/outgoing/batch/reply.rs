@@ -8,11 +8,11 @@
 //! Pure. It gives one verdict for each part, in their order, whatever the bytes are.
 
 mod names;
-mod rows;
+pub(super) mod rows;
 
 use bytes::Bytes;
 
-use super::{Frame, Group, Part};
+use super::{Came, Frame, Group, Part};
 use crate::catalog::{BatchReply, Class};
 use crate::model::request::{Answer, Reply};
 
@@ -44,8 +44,7 @@ pub(crate) fn read(parts: &[Part], most: Option<usize>, reply: &Reply) -> Vec<Ve
         Answer::Busy { .. } | Answer::Unauthorized | Answer::Doubtful => {
             parts.iter().map(|_| as_it_is(reply, most)).collect()
         }
-        // A scope that is missing, or one thing that is another's: only its own reply tells.
-        Answer::Forbidden => parts.iter().map(|_| again(1)).collect(),
+        Answer::Forbidden => forbidden(group, parts, (reply, most)),
         Answer::Done => done(group, parts, reply),
         Answer::Partial => Shared::new(group, parts, most, reply).partly(),
         Answer::Missing | Answer::Conflict | Answer::Invalid => {
@@ -77,6 +76,16 @@ fn written(reply: &Reply, body: Bytes) -> Verdict {
 fn doubtful(reply: &Reply, most: usize) -> Verdict {
     let detail = "it was sent among others, and the reply does not say what became of it".to_owned();
     as_it_is(&Reply { answer: Answer::Doubtful, detail, ..reply.clone() }, Some(most))
+}
+
+/// A scope that is missing is missing for all of them. One thing that is another's is denied for its own sake: where
+/// items are named, and of metafields, which apps may keep to themselves, only its own reply tells.
+fn forbidden(group: &Group, parts: &[Part], (reply, most): (&Reply, Option<usize>)) -> Vec<Verdict> {
+    let is_named = || names::of_parts(group, parts, &reply.body).contains(&true);
+    match group.path.template().ends_with("/metafields") || is_named() {
+        true => parts.iter().map(|_| again(1)).collect(),
+        false => parts.iter().map(|_| as_it_is(reply, most)).collect(),
+    }
 }
 
 /// A success says of which things. Where it says nothing at all, it is that of all of them.
@@ -149,8 +158,30 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// What a reply to these verdicts' commands says of the size of the next request.
+pub(crate) fn came(reply: &Reply, verdicts: &[Verdict]) -> Came {
+    let is_written =
+        |verdict: &&Verdict| matches!(&verdict.said, Said::Reply(own) if own.answer == Answer::Done);
+    let is_over =
+        |verdict: &Verdict| matches!(&verdict.said, Said::Reply(own) if own.answer == Answer::Forbidden);
+    match reply.answer {
+        _ if is_too_large(reply) && verdicts.len() > 1 => Came::TooLarge,
+        // Smaller requests would be denied as well.
+        Answer::Forbidden if verdicts.iter().all(is_over) => Came::Nothing,
+        Answer::Busy { .. } | Answer::Unauthorized | Answer::Doubtful => Came::Nothing,
+        Answer::Done => Came::Done,
+        _ if verdicts.iter().filter(is_written).count() * 2 >= verdicts.len() => Came::Done,
+        _ => Came::Refused,
+    }
+}
+
+/// Whether a reply holds errors.
+pub(super) fn says_why(body: &[u8]) -> bool {
+    names::has_errors(body)
+}
+
 /// Whether the request was larger than the endpoint takes.
-pub(crate) fn is_too_large(reply: &Reply) -> bool {
+fn is_too_large(reply: &Reply) -> bool {
     reply.answer == Answer::Invalid && matches!(reply.status, 413 | 414)
 }
 

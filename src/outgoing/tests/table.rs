@@ -177,7 +177,7 @@ fn an_upsert_updates_what_it_finds_and_creates_what_it_does_not() {
     let upsert =
         json!({"entity": "customer", "action": "upsert", "payload": {"email": "a@example.com", "n": 1.0}});
     let found = || done(r#"{"data":[{"id":12,"email":"a@example.com"}]}"#);
-    let mut bench = Bench::new(FakeStore::scripted(vec![found(), doubtful(), done("{\"data\":[]}")]));
+    let mut bench = Bench::new(FakeStore::scripted(vec![found(), doubtful(), found()]));
     let got = bench.apply(&upsert);
     assert_eq!(
         (&got["outcome"], &got["resource_id"], &got["attempts"]),
@@ -194,6 +194,12 @@ fn an_upsert_updates_what_it_finds_and_creates_what_it_does_not() {
     let replies = vec![nothing(), reply(Answer::Conflict, 409, ""), found(), done("")];
     let got = Bench::new(FakeStore::scripted(replies)).apply(&upsert);
     assert_eq!((&got["outcome"], &got["resource_id"]), (&json!("applied"), &json!("12")));
+
+    // It went between the probe and the update, which says 200 and lists nothing.
+    let created = done(r#"{"data":[{"id":14,"email":"a@example.com"}]}"#);
+    let replies = vec![found(), done("{\"data\":[]}"), nothing(), created];
+    let got = Bench::new(FakeStore::scripted(replies)).apply(&upsert);
+    assert_eq!((&got["outcome"], &got["resource_id"]), (&json!("applied"), &json!("14")));
 
     // It came and went, for ever.
     let store = FakeStore::new(move |request, _| match request.method.as_str() {

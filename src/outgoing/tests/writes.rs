@@ -3,15 +3,18 @@
 
 use super::*;
 
-/// What the store is sent for a command, whatever it is asked for coming back empty.
+/// What the store is sent for a command, where lists are empty and writes are done without a word.
 fn sent(entity: &str, action: &str, path: Value, payload: Option<Value>) -> Vec<String> {
     let mut command = json!({"entity": entity, "action": action, "path": path});
     if let Some(payload) = payload {
         command["payload"] = payload;
     }
-    let mut bench = Bench::new(FakeStore::new(|request, _| {
-        if request.method.as_str() == "GET" { nothing() } else { done("{\"data\":[]}") }
-    }));
+    let mut bench =
+        Bench::new(FakeStore::new(
+            |request, _| {
+                if request.method.as_str() == "GET" { nothing() } else { done("{}") }
+            },
+        ));
     let result = bench.apply(&command);
     assert_eq!(result["outcome"], "applied", "{result}");
     bench.store.sent()

@@ -214,6 +214,9 @@ pub(crate) fn update_many(spec: &'static Spec, call: &mut Call<'_>, place: &Plac
     for (index, item) in array(call.body, rules.max)?.iter().enumerate() {
         let item =
             item.as_object().ok_or_else(|| at(index, Reply::field(422, "body", "must be an object")))?;
+        if rules.skips_unknown && is_unknown(spec, call, item) {
+            continue;
+        }
         plans.push(plan(spec, call, place, item).map_err(|reply| at(index, reply))?);
     }
     let mut keys = Vec::new();
@@ -229,6 +232,12 @@ pub(crate) fn update_many(spec: &'static Spec, call: &mut Call<'_>, place: &Plac
         });
     }
     Ok(told(call, spec, &keys, (rules.status, rules.tells)))
+}
+
+/// Whether an item names a row that does not exist.
+fn is_unknown(spec: &'static Spec, call: &Call<'_>, item: &Map<String, Value>) -> bool {
+    let key = item.get(&spec.id).and_then(Key::from_json);
+    key.is_some_and(|key| !call.state.table(spec).has(&key))
 }
 
 /// The row that an upsert means without naming its id.

@@ -51,9 +51,12 @@ enum Step {
     Single,
     Offer { group: usize, ids: Vec<u8>, most: Option<usize> },
     Next,
-    End(usize),
+    End(usize, Came),
     Pass(u64),
-    TooLarge(usize),
+}
+
+fn came() -> impl Strategy<Value = Came> {
+    prop::sample::select(vec![Came::Done, Came::Refused, Came::TooLarge, Came::Nothing])
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -63,9 +66,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..3usize, ids, prop::option::weighted(0.2, 1..=MAX))
             .prop_map(|(group, ids, most)| Step::Offer { group, ids, most }),
         4 => Just(Step::Next),
-        3 => (0..8usize).prop_map(Step::End),
+        3 => (0..8usize, came()).prop_map(|(at, came)| Step::End(at, came)),
         3 => (1..80u64).prop_map(Step::Pass),
-        1 => (0..3usize).prop_map(Step::TooLarge),
     ]
 }
 
@@ -88,13 +90,9 @@ impl World {
                 self.offer(Member { most: *most, ..member });
             }
             Step::Next => _ = self.next(),
-            Step::End(at) if !self.under_way.is_empty() => self.end(at % self.under_way.len()),
-            Step::End(_) => {}
+            Step::End(at, came) if !self.under_way.is_empty() => self.end(at % self.under_way.len(), *came),
+            Step::End(..) => {}
             Step::Pass(ms) => self.now += Duration::from_millis(*ms),
-            Step::TooLarge(group) => {
-                let Member { part: Some(part), .. } = shared(0, &self.groups[*group], &[1]) else { return };
-                self.outbox.too_large(&part, MAX, self.now);
-            }
         }
     }
 
@@ -133,10 +131,10 @@ impl World {
         true
     }
 
-    fn end(&mut self, at: usize) {
+    fn end(&mut self, at: usize, came: Came) {
         let (joint, _) = self.under_way.swap_remove(at);
-        let members = self.outbox.ended(joint.number, self.now);
-        assert!(!members.is_empty() && self.outbox.ended(joint.number, self.now).is_empty());
+        let members = self.outbox.ended(joint.number, came, self.now);
+        assert!(!members.is_empty() && self.outbox.ended(joint.number, came, self.now).is_empty());
         self.ended.extend(members.into_iter().map(|member| member.lane));
     }
 
@@ -153,7 +151,7 @@ impl World {
                 assert!(at - self.now <= LINGER);
                 self.now = at;
             } else {
-                self.end(0);
+                self.end(0, Came::Done);
             }
         }
         self.ended.sort_unstable();
@@ -218,7 +216,7 @@ fn a_full_batch_goes_at_once_and_what_comes_meanwhile_travels_with_the_next() {
         "the rest waits for the first to end"
     );
     outbox.offer(shared(6, &group, &[6]), later);
-    outbox.ended(full.number, later);
+    outbox.ended(full.number, Came::Done, later);
     assert_eq!(body(&outbox.next(later).unwrap()), "[4,5,6]");
 }
 
@@ -234,7 +232,7 @@ fn a_thing_that_is_written_twice_is_written_by_two_requests_in_their_order() {
         now += QUIET;
         let joint = outbox.next(now).unwrap();
         bodies.push(outbox.lanes_of(joint.number).copied().collect::<Vec<_>>());
-        outbox.ended(joint.number, now);
+        outbox.ended(joint.number, Came::Done, now);
     }
     assert_eq!(bodies, [vec![0, 2, 4], vec![1], vec![3]]);
 }
@@ -262,22 +260,53 @@ fn groups_and_singles_take_turns() {
 #[test]
 fn a_size_that_was_too_large_is_not_tried_again_for_an_hour() {
     let (mut outbox, group, now) = (Outbox::new(Limits { requests: 9 }), group("a"), Instant::now());
-    let sizes = |outbox: &mut Outbox<usize>, now: Instant| {
+    let sizes = |outbox: &mut Outbox<usize>, came: Came, now: Instant| {
         for id in 0..4 {
             outbox.offer(shared(0, &group, &[id]), now);
         }
         let first = outbox.next(now).unwrap();
-        outbox.ended(first.number, now);
+        outbox.ended(first.number, came, now);
         while let Some(rest) = outbox.next(now) {
-            outbox.ended(rest.number, now);
+            outbox.ended(rest.number, Came::Done, now);
         }
         first.parts.len()
     };
-    assert_eq!(sizes(&mut outbox, now), 4);
-    let Member { part: Some(part), .. } = shared(0, &super::tests::group("a"), &[1]) else { panic!() };
-    outbox.too_large(&part, 4, now);
-    assert_eq!(sizes(&mut outbox, now), 2);
-    assert_eq!(sizes(&mut outbox, now + TOO_LARGE), 4);
+    assert_eq!(sizes(&mut outbox, Came::TooLarge, now), 4);
+    assert_eq!(sizes(&mut outbox, Came::Done, now), 2);
+    let later = now + Duration::from_secs(3600);
+    assert_eq!(sizes(&mut outbox, Came::Done, later), 4);
+}
+
+#[test]
+fn a_refusal_halves_what_waits_and_what_is_done_doubles_it_again() {
+    let (mut outbox, group, now) = (Outbox::new(Limits { requests: 2 }), group("a"), Instant::now());
+    for id in 0..40 {
+        outbox.offer(shared(usize::from(id), &group, &[id]), now);
+    }
+    let mut sizes = Vec::new();
+    let (refused, done) = (Came::Refused, Came::Done);
+    for came in [refused, refused, refused, Came::Nothing, done, refused, done, done, done, done] {
+        let joint = outbox.next(now).unwrap();
+        sizes.push(outbox.lanes_of(joint.number).count());
+        outbox.ended(joint.number, came, now);
+    }
+    // A batch is cut where it must be, and its rest goes before the next one.
+    assert_eq!(sizes, [4, 2, 1, 1, 1, 2, 1, 2, 2, 4]);
+    assert!(outbox.sizes.of(&group) >= MAX, "all is well again");
+}
+
+#[test]
+fn of_requests_that_were_under_way_together_one_counts() {
+    let (mut outbox, group, now) = (Outbox::new(Limits { requests: 8 }), group("a"), Instant::now());
+    for id in 0..40 {
+        outbox.offer(shared(usize::from(id), &group, &[id]), now);
+    }
+    let together: Vec<Joint> = std::iter::from_fn(|| outbox.next(now)).collect();
+    assert_eq!(together.len(), 4);
+    for joint in together {
+        outbox.ended(joint.number, Came::Refused, now);
+    }
+    assert_eq!(outbox.sizes.of(&group), MAX / 2);
 }
 
 #[test]
@@ -291,6 +320,6 @@ fn ten_thousand_commands_of_one_thing_are_no_trouble() {
         now += LINGER;
         let joint = outbox.next(now).unwrap();
         assert_eq!(outbox.lanes_of(joint.number).collect::<Vec<_>>(), [&lane]);
-        outbox.ended(joint.number, now);
+        outbox.ended(joint.number, Came::Done, now);
     }
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::super::super::plan::scalar;
 use super::super::{Group, Part};
 use super::rows::Items;
 
@@ -31,6 +32,18 @@ pub(super) fn of_parts(group: &Group, parts: &[Part], body: &[u8]) -> Vec<bool> 
         names.named.range(range).next().is_some()
     };
     parts.iter().map(of_part).collect()
+}
+
+/// Whether a reply lists any error.
+pub(super) fn has_errors(body: &[u8]) -> bool {
+    let Ok(Value::Object(reply)) = serde_json::from_slice(body) else { return false };
+    let is_some = |list: &Value| match list {
+        Value::Array(errors) => !errors.is_empty(),
+        Value::Object(errors) => !errors.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    };
+    LISTS.iter().filter_map(|name| reply.get(*name)).any(is_some)
 }
 
 struct Names<'a> {
@@ -82,8 +95,12 @@ impl Names<'_> {
         }
     }
 
-    /// Errors by field: `3.price`, `items[3].quantity`, or an id.
+    /// Errors by field: `3.price`, `items[3].quantity`, or an id; and lists of ids.
     fn of_fields(&mut self, fields: &Map<String, Value>) {
+        for list in fields.iter().filter(|(name, _)| name.ends_with("id") || name.ends_with("ids")) {
+            let ids = list.1.as_array().into_iter().flatten().filter_map(scalar);
+            self.named.extend(ids.filter_map(|id| self.items.find_id(&id)));
+        }
         for name in fields.keys() {
             let mut words = name.split(['.', '[', ']', '/']).filter(|word| !word.is_empty());
             let Some(number) = words.find(|word| word.bytes().all(|byte| byte.is_ascii_digit())) else {

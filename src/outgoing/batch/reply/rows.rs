@@ -18,7 +18,7 @@ struct Envelope<'a> {
 }
 
 /// The array that a reply holds: its `data`, or itself. None where there is none.
-pub(super) fn rows(body: &[u8]) -> Option<Vec<&RawValue>> {
+pub(in super::super) fn rows(body: &[u8]) -> Option<Vec<&RawValue>> {
     if body.trim_ascii_start().starts_with(b"[") {
         return serde_json::from_slice(body).ok();
     }
@@ -28,7 +28,7 @@ pub(super) fn rows(body: &[u8]) -> Option<Vec<&RawValue>> {
 
 /// For each part the rows of its items; none where one of them is missing. `by_position`: where rows cannot be told by
 /// their fields, as many as there are items are the items' in their order.
-pub(super) fn of_parts<'a>(
+pub(in super::super) fn of_parts<'a>(
     group: &Group,
     parts: &[Part],
     rows: &[&'a RawValue],

@@ -122,6 +122,8 @@ fn errors_name_items_in_every_documented_shape() {
         problem(json!({"data[1].name": "is too long"})),
         problem(json!({"1": "is wrong"})),
         problem(json!({"12": "does not exist"})),
+        problem(json!({"ids": [12]})),
+        problem(json!({"product_id": ["12", "77"]})),
         json!({"errors": [problem(json!({"1.key": "is taken"}))], "meta": {"total": 3, "success": 0, "failed": 1}}),
         json!({"errors": [{"status": 422, "id": 12, "title": "t"}]}),
         json!({"errors": [{"index": 1, "title": "t"}]}),
@@ -204,12 +206,24 @@ fn too_large_a_request_is_halved_whatever_its_class() {
 }
 
 #[test]
-fn what_is_about_the_store_is_told_to_all_and_a_denial_is_asked_again_alone() {
+fn what_is_about_the_store_is_told_to_all_and_so_is_a_denial_unless_it_may_be_about_one() {
     let after = std::time::Duration::from_secs(3);
     check(Class::A, Answer::Busy { after }, 429, &json!(""), &["Busy { after: 3s } any"; 3]);
     check(Class::A, Answer::Unauthorized, 401, &json!(""), &["Unauthorized any"; 3]);
     check(Class::A, Answer::Doubtful, 503, &json!("<html>"), &["doubtful any"; 3]);
-    check(Class::A, Answer::Forbidden, 403, &json!({}), &["again 1"; 3]);
+    check(Class::A, Answer::Forbidden, 403, &json!({}), &["Forbidden any"; 3]);
+    check(Class::A, Answer::Forbidden, 403, &json!({"errors": {"1.key": "is another's"}}), &["again 1"; 3]);
+    let group = group(Class::A, BatchReply::Rows, &["id", "sku"]);
+    let path = ApiPath::render("/v3/store/metafields", |_| None).unwrap();
+    let group = Group {
+        path,
+        frame: Frame::Query("id:in".into()),
+        fields: group.fields.clone(),
+        query: vec![],
+        ..*group
+    };
+    let verdicts = read(&parts_of(&Arc::new(group), &three()), None, &reply(Answer::Forbidden, 403, "{}"));
+    assert_eq!(verdicts.iter().map(word).collect::<Vec<_>>(), ["again 1"; 3]);
 }
 
 #[test]
@@ -316,6 +330,7 @@ proptest! {
                     prop_assert!(most <= count && (most < count || !was_refused), "it would go round for ever");
                     prop_assert!(class == Class::A || answer == Answer::Forbidden, "a create is not sent again");
                 }
+                (Said::Reply(reply), _) if answer == Answer::Forbidden => prop_assert_eq!(reply.answer, answer),
                 (Said::Reply(reply), Some(_)) => prop_assert_eq!(reply.answer, Answer::Doubtful),
                 (said, most) => prop_assert!(false, "{said:?} {most:?}"),
             }
