@@ -94,6 +94,13 @@ fn start(config: &Path) -> Child {
         .unwrap()
 }
 
+/// The end of a replica's log.
+fn last_words(config: &Path) -> String {
+    let log = std::fs::read_to_string(config.with_extension("log")).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
 async fn signal(replica: &Child, name: &str) {
     let id = replica.id().unwrap().to_string();
     let sent = Command::new("kill").args([name, &id]).status().await.unwrap();
@@ -101,11 +108,11 @@ async fn signal(replica: &Child, name: &str) {
 }
 
 /// A replica that was told to stop must have ended in time, and well.
-async fn ended(mut replica: Child) {
+async fn ended(mut replica: Child, config: PathBuf) {
     let begun = Instant::now();
     let status = tokio::time::timeout(Duration::from_secs(40), replica.wait()).await;
     let status = status.expect("a replica did not stop").unwrap();
-    assert!(status.success(), "a replica ended with {status}");
+    assert!(status.success(), "a replica ended with {status}:\n{}", last_words(&config));
     assert!(begun.elapsed() < Duration::from_secs(27), "a replica took {:?} to stop", begun.elapsed());
 }
 
@@ -150,7 +157,7 @@ impl Fleet {
             }
             (Place::Running(replica), 0) => {
                 signal(&replica, "-TERM").await;
-                self.leaving.push(bcbridge::runtime::spawn("ended", ended(replica)));
+                self.leaving.push(bcbridge::runtime::spawn("ended", ended(replica, self.files[at].clone())));
                 (Place::Gone, "is told to stop")
             }
             (Place::Running(mut replica), 1) => {
@@ -182,10 +189,10 @@ impl Fleet {
     }
 
     async fn stop(mut self) {
-        for place in self.places {
+        for (at, place) in self.places.into_iter().enumerate() {
             let Place::Running(replica) = place else { continue };
             signal(&replica, "-TERM").await;
-            self.leaving.push(bcbridge::runtime::spawn("ended", ended(replica)));
+            self.leaving.push(bcbridge::runtime::spawn("ended", ended(replica, self.files[at].clone())));
         }
         for leaving in self.leaving {
             leaving.await.unwrap();
