@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Message as _};
 
-use super::read_back::{ReadBack, ReadBackError, read_back, read_messages};
+use super::read_back::{End, ReadBack, ReadBackError, read_back, read_messages};
 use super::settings::ClientSettings;
 use crate::model::record::{InRecord, Partition};
 use crate::runtime::ports::{Recall, Recalled, Trace, Want};
@@ -60,6 +60,7 @@ impl Ledger {
         let what = ReadBack {
             topic: self.topic.to_string(),
             partitions: (0..self.partitions).collect(),
+            end: End::Stable,
             deadline: DEADLINE,
         };
         read_back(&self.client, what, on_record).await.map(drop)
@@ -74,6 +75,9 @@ impl Recall for Ledger {
         let what = ReadBack {
             topic: self.topic.to_string(),
             partitions: vec![partition.number % self.partitions],
+            // Another owner's open transaction must not hide what was noted behind it: an intent that is missed is a
+            // command that is sent twice.
+            end: End::Written,
             deadline: DEADLINE,
         };
         let (taken, wanted) = (reading.clone(), self.wanted.clone());
@@ -154,7 +158,8 @@ impl Recall for LeaderLedger {
     async fn recall(&mut self, _partition: &Partition) -> Result<Recalled, ReadBackError> {
         let values = Arc::new(Mutex::new(BTreeMap::new()));
         for topic in (self.topics)() {
-            let what = ReadBack { topic: topic.to_string(), partitions: vec![0], deadline: DEADLINE };
+            let (topic, partitions, end) = (topic.to_string(), vec![0], End::Written);
+            let what = ReadBack { topic, partitions, end, deadline: DEADLINE };
             let (taken, prefixes) = (values.clone(), self.prefixes);
             read_messages(&self.client, what, move |message| {
                 let key = message.key().unwrap_or_default();

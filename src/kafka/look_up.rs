@@ -19,7 +19,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::time::timeout;
 
-use super::read_back::{ReadBack, ReadBackError, read_messages};
+use super::read_back::{End, ReadBack, ReadBackError, read_messages};
 use super::settings::{ClientError, ClientSettings, Ear, create, is_transient};
 use crate::model::record::Partition;
 use crate::runtime::ports::{Job, LookUp, LookedUp, Sought};
@@ -127,7 +127,7 @@ impl Shared {
         let found = Arc::new(Mutex::new(of_group));
         let (topic, partitions) = (partition.topic.to_string(), vec![partition.number]);
         let (taken, mut name) = (found.clone(), (partition.clone(), Vec::new()));
-        let what = ReadBack { topic, partitions, deadline: DEADLINE };
+        let what = ReadBack { topic, partitions, end: End::Stable, deadline: DEADLINE };
         let read = read_messages(&self.client, what, move |message| {
             taken.lock().unwrap_or_else(PoisonError::into_inner).take(&mut name, message);
         });

@@ -2,6 +2,9 @@
 //!
 //! It joins no group and commits nothing. Only committed records are seen; transaction markers at the end of a
 //! partition count as its end. It ends at its deadline with an error, never with half of the records as success.
+//!
+//! Who reads committed records sees none behind the first transaction that is still open, whoever wrote them (KIP-98,
+//! "last stable offset"). So there are two ends, and a ledger is restored up to the further one ([`End`]).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,8 +25,21 @@ pub struct ReadBack {
     pub topic: String,
     /// Its partitions.
     pub partitions: Vec<i32>,
+    /// Where they end.
+    pub end: End,
     /// How long it may take altogether.
     pub deadline: Duration,
+}
+
+/// Where a partition ends, while transactions are open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Before the first record of an open transaction. What others committed behind it is missed: enough for who only
+    /// shows what is there.
+    Stable,
+    /// Behind all that is written now: transactions that are open are waited for, which takes no longer than their
+    /// timeout and the broker's next look at it (`transaction.abort.timed.out.transaction.cleanup.interval.ms`).
+    Written,
 }
 
 /// Why not everything could be read.
@@ -81,6 +97,8 @@ pub(super) async fn read_messages(
 
 struct Reader {
     consumer: BaseConsumer<Ear>,
+    /// Reads nothing, and is told where all that is written ends; only where that is waited for.
+    written: Option<BaseConsumer<Ear>>,
     what: ReadBack,
     until: Instant,
 }
@@ -103,7 +121,15 @@ impl Reader {
         // With so little ahead it is soon full, and by itself would ask for more only after a second.
         config.set("fetch.queue.backoff.ms", "5");
         let until = Instant::now() + what.deadline;
-        Ok(Self { consumer: create("reading back", &config, Ear::new("read-back"))?, what, until })
+        let consumer = create("reading back", &config, Ear::new("read-back"))?;
+        let written = match what.end {
+            End::Stable => None,
+            End::Written => {
+                config.set("isolation.level", "read_uncommitted");
+                Some(create("reading back", &config, Ear::new("read-back"))?)
+            }
+        };
+        Ok(Self { consumer, written, what, until })
     }
 
     fn left(&self) -> Duration {
@@ -156,13 +182,29 @@ impl Reader {
         Ok(count)
     }
 
-    /// The partitions that are not empty, and where they end now: behind the last committed record or marker.
+    /// The partitions that are not empty, and where they end now: behind the last record or marker that may be read.
     fn ends(&self) -> Result<BTreeMap<i32, i64>, ReadBackError> {
+        let written = match &self.written {
+            Some(written) => self.ends_seen_by(written)?,
+            None => BTreeMap::new(),
+        };
+        loop {
+            let ends = self.ends_seen_by(&self.consumer)?;
+            let is_short =
+                |(partition, end): &(&i32, &i64)| ends.get(partition).is_none_or(|seen| seen < end);
+            match written.iter().filter(is_short).count() {
+                0 => return Ok(ends),
+                left if self.left().is_zero() => return Err(self.late(left)),
+                _ => std::thread::sleep(MIN_WAIT),
+            }
+        }
+    }
+
+    fn ends_seen_by(&self, consumer: &BaseConsumer<Ear>) -> Result<BTreeMap<i32, i64>, ReadBackError> {
         let mut ends = BTreeMap::new();
         for partition in &self.what.partitions {
             let (low, high) = loop {
-                match self.consumer.fetch_watermarks(&self.what.topic, *partition, self.left().max(MIN_WAIT))
-                {
+                match consumer.fetch_watermarks(&self.what.topic, *partition, self.left().max(MIN_WAIT)) {
                     Ok(watermarks) => break watermarks,
                     Err(error) if self.left().is_zero() && passes(&error) => {
                         return Err(self.late(self.what.partitions.len()));

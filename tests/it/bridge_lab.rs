@@ -9,7 +9,7 @@ use bcbridge::app::{App, Options};
 use bcbridge::catalog::Catalog;
 use bcbridge::config;
 use bcbridge::kafka::append::IntakeProducer;
-use bcbridge::kafka::read_back::{ReadBack, read_back};
+use bcbridge::kafka::read_back::{End, ReadBack, read_back};
 use bcbridge::kafka::settings::ClientSettings;
 use bcbridge::kafka::topics::Topics;
 use bcbridge::model::record::{InRecord, OutRecord};
@@ -224,7 +224,12 @@ pub(crate) async fn read_topic(client: &ClientSettings, topic: &str) -> Vec<InRe
     let partitions = Topics::new(client).unwrap().partitions_of(topic).await.unwrap();
     let records = Arc::new(Mutex::new(Vec::new()));
     let taken = records.clone();
-    let what = ReadBack { topic: topic.into(), partitions: (0..partitions).collect(), deadline: PATIENCE };
+    let what = ReadBack {
+        topic: topic.into(),
+        partitions: (0..partitions).collect(),
+        end: End::Stable,
+        deadline: PATIENCE,
+    };
     read_back(client, what, move |record| taken.lock().unwrap().push(record)).await.unwrap();
     std::mem::take(&mut *records.lock().unwrap())
 }

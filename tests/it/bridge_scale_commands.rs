@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bcbridge::kafka::backlog::Backlog;
-use bcbridge::kafka::read_back::{ReadBack, read_back};
+use bcbridge::kafka::read_back::{End, ReadBack, read_back};
 use bcbridge::kafka::settings::ClientSettings;
 use bcbridge::kafka::tail::Tail;
 use bcbridge::model::record::InRecord;
@@ -170,7 +170,7 @@ async fn drive(
 async fn letters(client: &ClientSettings, topic: String) -> (BTreeMap<String, u64>, usize) {
     let found = Arc::new(Mutex::new((BTreeMap::<String, u64>::new(), std::collections::BTreeSet::new())));
     let taken = found.clone();
-    let what = ReadBack { topic, partitions: (0..3).collect(), deadline: PATIENCE };
+    let what = ReadBack { topic, partitions: (0..3).collect(), end: End::Stable, deadline: PATIENCE };
     read_back(client, what, move |record| {
         let mut taken = taken.lock().unwrap();
         let header = |name| record.header(name).unwrap_or_default().to_owned();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bcbridge::embedded::{self, EmbeddedError};
 use bcbridge::kafka::append::IntakeProducer;
-use bcbridge::kafka::read_back::{ReadBack, read_back};
+use bcbridge::kafka::read_back::{End, ReadBack, read_back};
 use bcbridge::kafka::topics::{TopicSpec, Topics};
 
 use crate::broker_lab::{Lab, client};
@@ -32,7 +32,8 @@ async fn what_was_acknowledged_before_a_stop_is_there_after_the_next_start() {
     let settings = client(&broker.bootstrap_servers());
     let states = Topics::new(&settings).unwrap().ensure(&[spec]).await.unwrap();
     assert_eq!((states[0].partitions, states[0].created), (2, false));
-    let what = ReadBack { topic: "kept".into(), partitions: vec![0, 1], deadline: PATIENCE };
+    let what =
+        ReadBack { topic: "kept".into(), partitions: vec![0, 1], end: End::Stable, deadline: PATIENCE };
     assert_eq!(read_back(&settings, what, |_| {}).await.unwrap(), 1);
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bcbridge::kafka::consume::GroupConsumer;
-use bcbridge::kafka::read_back::{ReadBack, read_back};
+use bcbridge::kafka::read_back::{End, ReadBack, read_back};
 use bcbridge::kafka::transact::{TransactLimits, TransactionalProducer};
 use bcbridge::model::record::{Assignment, InRecord, OffsetCommit, OutRecord, Partition};
 use bcbridge::runtime::ports::Consumed;
@@ -29,7 +29,12 @@ pub(crate) fn record(topic: &str, key: &str, value: &str) -> OutRecord {
 pub(crate) async fn read(lab: &Lab, topic: &str, partitions: &[i32]) -> Vec<InRecord> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = seen.clone();
-    let what = ReadBack { topic: topic.to_owned(), partitions: partitions.to_vec(), deadline: PATIENCE };
+    let what = ReadBack {
+        topic: topic.to_owned(),
+        partitions: partitions.to_vec(),
+        end: End::Stable,
+        deadline: PATIENCE,
+    };
     read_back(&lab.client, what, move |r| sink.lock().unwrap().push(r)).await.unwrap();
     let mut seen = seen.lock().unwrap();
     std::mem::take(&mut *seen)

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::observe::{entity_topics, topic};
 use super::{Output, STORE, say};
 use crate::catalog::Catalog;
-use crate::kafka::read_back::{ReadBack, read_back};
+use crate::kafka::read_back::{End, ReadBack, read_back};
 use crate::kafka::settings::ClientSettings;
 use crate::kafka::topics::Topics;
 use crate::model::record::InRecord;
@@ -223,7 +223,12 @@ async fn read(client: &ClientSettings, topic: &str) -> Result<Vec<InRecord>> {
     let described = Topics::new(client)?.partitions_of(topic).await?;
     let records = Arc::new(Mutex::new(Vec::new()));
     let taken = records.clone();
-    let what = ReadBack { topic: topic.to_owned(), partitions: (0..described).collect(), deadline: READ };
+    let what = ReadBack {
+        topic: topic.to_owned(),
+        partitions: (0..described).collect(),
+        end: End::Stable,
+        deadline: READ,
+    };
     read_back(client, what, move |record| taken.lock().unwrap_or_else(PoisonError::into_inner).push(record))
         .await?;
     let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
