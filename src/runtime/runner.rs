@@ -206,7 +206,15 @@ where
                         if let Some(running) = committing.take() {
                             self.producer = Some(running.await.0);
                         }
-                        self.membership(membership).await?;
+                        let ends = stops
+                            || tokio::select! {
+                                biased;
+                                changed = self.membership(membership) => changed.map(|()| false)?,
+                                () = &mut drain => true,
+                            };
+                        if ends {
+                            return Ok(self.abandon());
+                        }
                     }
                     Err(error) => return Err(RunnerError::Consume(self.name, Box::new(error))),
                 },

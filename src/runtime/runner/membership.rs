@@ -111,6 +111,14 @@ where
         Ok(())
     }
 
+    /// Ends amid a change of membership: what was held before is over, and of what comes nothing is begun. Reading its
+    /// ledger may take longer than there is time to stop.
+    pub(super) fn abandon(&mut self) {
+        info!(runner = self.name, "draining: partitions that are being assigned are not taken on");
+        self.forget();
+        self.watch.revoked();
+    }
+
     async fn identify(&mut self, owner: &Partition) -> Result<(), RunnerError> {
         let producer = self.producer.as_mut().expect("no transaction runs while the membership changes");
         let mut tries = 0;

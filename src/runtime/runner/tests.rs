@@ -179,5 +179,32 @@ async fn a_transaction_without_offsets_is_tried_again_only_if_it_did_not_count()
     }
 }
 
+/// A broker that does not answer.
+struct Stuck(Arc<Notify>);
+
+impl Recall for Stuck {
+    type Error = Never;
+
+    async fn recall(&mut self, _: &Partition) -> Result<Recalled, Never> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_to_stop_while_a_ledger_is_read_back_stops_at_once() {
+    let (broker, asked) = (Arc::new(Broker::default()), Arc::new(Notify::new()));
+    let stage = Counter { next: None, until: 9, is_busy: false, done: Arc::default() };
+    let member = Member([Consumed::Assigned(vec![assignment()])].into());
+    let runner = Runner::new("test", (member, Producer(broker), Stuck(asked.clone())), stage, Silent);
+    let begun = now();
+    let grace = Duration::from_secs(16);
+    tokio::time::timeout(grace, runner.run(async move { asked.notified().await }, grace))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(now(), begun, "nothing is waited for");
+}
+
 mod backlog;
 mod hand_over;

@@ -11,6 +11,8 @@ struct World {
     begun: Instant,
     log: Mutex<Vec<String>>,
     ledger: Mutex<BTreeMap<String, Bytes>>,
+    /// How often it was read back.
+    recalls: Mutex<u32>,
     /// The membership is over, although nobody was told so.
     is_expelled: Mutex<bool>,
 }
@@ -19,7 +21,8 @@ impl World {
     fn with(note: Option<Note>) -> Arc<Self> {
         let note = note.map(|note| (ownership::key(&partition()), Bytes::from(note.value("before", 1))));
         let ledger = Mutex::new(note.into_iter().collect());
-        Arc::new(Self { begun: now(), log: Mutex::default(), ledger, is_expelled: Mutex::default() })
+        let (log, recalls, is_expelled) = Default::default();
+        Arc::new(Self { begun: now(), log, ledger, recalls, is_expelled })
     }
 
     fn tell(&self, what: impl std::fmt::Display) {
@@ -89,6 +92,7 @@ impl Recall for Ledger {
     type Error = Never;
 
     async fn recall(&mut self, _: &Partition) -> Result<Recalled, Never> {
+        *self.0.recalls.lock().unwrap() += 1;
         Ok(self.0.ledger.lock().unwrap().clone().into())
     }
 }
@@ -268,6 +272,14 @@ async fn what_does_not_end_in_time_is_cut_off_and_leaves_no_clean_note() {
     let log = run(&world, 100, vec![(0, assigned()), (0, record(7))], 10).await;
     assert_eq!(log, ["0 committed 7 open", "0 sent 7", "26 ended"]);
     assert_eq!(world.note(), Some(Note::Open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_stopping_takes_no_partition_on() {
+    let world = World::with(None);
+    let log = run(&world, 5, vec![(0, assigned()), (0, record(7)), (3, assigned())], 2).await;
+    assert_eq!(log, ["0 committed 7 open", "0 sent 7", "3 ended"]);
+    assert_eq!(*world.recalls.lock().unwrap(), 1, "its ledger is not read back");
 }
 
 #[tokio::test(start_paused = true)]
