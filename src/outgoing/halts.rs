@@ -219,13 +219,20 @@ impl Halts {
             return Verdict::Waits;
         }
         let Some(entry) = self.dropping.get(&name) else { return Verdict::Free };
-        if entry.drop_before.is_some_and(|before| record.position.offset < before) {
+        if drops(entry, record) {
             return Verdict::Dropped(entry.command.as_str().into());
         }
         self.dropping.remove(&name);
         // The lane is in order: all that was dropped has ended.
         self.over.push((record.position.partition.clone(), key_of(&name)));
         Verdict::Free
+    }
+
+    /// Whether a person dropped a command.
+    pub(super) fn is_dropped(&self, record: &InRecord) -> bool {
+        let name = |key: &Bytes| (record.position.partition.topic.clone(), key.clone());
+        let entry = record.key.as_ref().and_then(|key| self.dropping.get(&name(key)));
+        entry.is_some_and(|entry| drops(entry, record))
     }
 
     /// Keys of the ledger of which nothing is needed any more, and the partitions that they belong to.
@@ -285,6 +292,10 @@ pub fn about(ledger_key: &str) -> Option<About> {
         Some(number) => About::Route(Partition { topic, number: number.parse().ok()? }),
         None => About::Key(topic, URL_SAFE_NO_PAD.decode(key).ok()?.into()),
     })
+}
+
+fn drops(entry: &Entry, record: &InRecord) -> bool {
+    entry.drop_before.is_some_and(|before| record.position.offset < before)
 }
 
 fn key_of((topic, key): &Name) -> String {

@@ -12,6 +12,7 @@ mod apply;
 mod batch;
 mod decisions;
 mod decode;
+mod dropped;
 mod dry;
 mod ended;
 mod guard;

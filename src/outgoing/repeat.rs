@@ -51,10 +51,20 @@ pub(super) type Answers = Vec<(Asking, Option<LookedUp>)>;
 /// Why a command is begun though one of its id ended at that place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anew {
-    /// It failed there, and was replayed; or that was taken back.
-    Meant(Place),
+    /// It failed there, in this way, and was replayed; or that was taken back.
+    Meant(Place, Option<Outcome>),
     /// The ledger does not tell how.
     Lost(Place),
+}
+
+impl Anew {
+    /// How it ended before, as far as that counts.
+    pub(super) fn before(self) -> Option<Outcome> {
+        match self {
+            Self::Meant(_, before) => before,
+            Self::Lost(_) => Some(Outcome::Unknown),
+        }
+    }
 }
 
 impl Repeats {
@@ -90,7 +100,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             Some(State::Ended(place)) => place,
         };
         match item.anew {
-            Some(Anew::Meant(at)) if at == place => return true,
+            Some(Anew::Meant(at, _)) if at == place => return true,
             Some(Anew::Lost(at)) if at == place => {
                 let class = item.plan.as_ref().map_or(Class::C, |plan| plan.class);
                 if class != Class::C {
@@ -144,8 +154,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                 let (topics, id) = (&item.route.topics, &item.command.id);
                 return Some(settle::repeated(topics, &item.record, id, outcome, result));
             }
-            (_, Some(_)) | (Some(LookedUp::Forgotten), _) => {
-                item.anew = Some(Anew::Meant(place));
+            (Some(LookedUp::Forgotten), before) | (_, before @ Some(_)) => {
+                item.anew = Some(Anew::Meant(place, before.map(|(outcome, _)| outcome)));
                 Duration::ZERO
             }
             (None, _) => WAIT,

@@ -15,9 +15,7 @@ use super::share::Share;
 use super::{Item, LaneKey, Line, OnFailure, Outgoing, Route, StandingWatch, What};
 use bytes::Bytes;
 
-use crate::catalog::Class;
 use crate::model::command::Outcome;
-use crate::model::reason::Reason;
 use crate::model::record::{InRecord, OutRecord, Partition, Position};
 use crate::runtime::ports::{Append, Settled, Store};
 
@@ -121,9 +119,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                 false
             }
             Verdict::Dropped(by) => {
-                let class = item.plan.as_ref().map_or(Class::C, |plan| plan.class);
-                let ending = Box::new(dropped(&by, class));
-                self.push_job(line, std::future::ready(What::Ended(lane.clone(), ending)));
+                self.drop_first(line, lane, &by, now);
                 false
             }
         }
@@ -149,7 +145,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
 
     /// What the end of a command means for its key and for its route; the records that say so.
     pub(super) fn stand(&mut self, item: &Item<S>, ending: &Ending, now_ms: i64) -> Vec<OutRecord> {
-        let is_dropped = ending.reason == Some(Reason::Dropped);
+        // Whatever becomes of what a person dropped, it was decided about.
+        let is_dropped = self.halts.is_dropped(&item.record);
         let has_failed = matches!(ending.outcome, Outcome::Rejected | Outcome::Dead);
         let (position, id) = (&item.record.position, &item.command.id);
         let mut records = self.count(&item.route, (position, id), has_failed && !is_dropped, now_ms);
@@ -311,17 +308,4 @@ impl<S: Store, A: Append> Outgoing<S, A> {
 /// Whether nothing of a command was sent that must be followed up.
 fn may_wait<S>(item: &Item<S>) -> bool {
     item.applying.as_ref().is_none_or(Applying::is_fresh)
-}
-
-fn dropped(by: &str, class: Class) -> Ending {
-    Ending {
-        outcome: Outcome::Rejected,
-        reason: Some(Reason::Dropped),
-        detail: Some(format!("a person dropped it; it waited behind {by:?}, which had failed")),
-        last: None,
-        found: None,
-        found_id: None,
-        attempts: 0,
-        class,
-    }
 }

@@ -1,5 +1,7 @@
 //! Keys and routes that stand still, and how they go on.
 
+mod dropped;
+
 use super::*;
 
 /// A bench whose route halts keys and stops at a share, and what people decide about it.
