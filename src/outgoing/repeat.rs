@@ -6,8 +6,11 @@
 //! idempotent is sent, what has a natural key is looked for first, and what has none ends as `unknown`.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use futures::future::{Either, select};
 
 use super::apply::{Applying, Ending};
 use super::ended::Place;
@@ -130,8 +133,15 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
         *is_asked = true;
         let (asking, sought): (Vec<_>, Vec<_>) = waiting.drain(..waiting.len().min(MAX_AT_ONCE)).unzip();
-        let answers = ledger.look_up(sought);
-        self.push_job(0, async move { What::LookedUp(asking.into_iter().zip(answers.await).collect()) });
+        let (answers, lease) = (ledger.look_up(sought), self.lease.clone());
+        self.push_job(0, async move {
+            // At the end of the lease nobody waits any more: the next owner asks again.
+            let answers = match select(answers, pin!(lease.ended())).await {
+                Either::Left((answers, _)) => answers,
+                Either::Right(_) => vec![None; asking.len()],
+            };
+            What::LookedUp(asking.into_iter().zip(answers).collect())
+        });
     }
 
     /// Takes what the ledger said.

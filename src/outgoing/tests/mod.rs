@@ -84,6 +84,8 @@ struct FakeLog {
     held: Mutex<BTreeMap<String, Option<Bytes>>>,
     /// What was looked up, all at once in each.
     looked_up: Mutex<Vec<Vec<String>>>,
+    /// It never answers what is looked up.
+    is_silent: Mutex<bool>,
 }
 
 impl LookUp for FakeLog {
@@ -100,6 +102,9 @@ impl LookUp for FakeLog {
         };
         let answers = sought.iter().map(|sought| answer(sought).filter(|_| !is_away)).collect();
         self.looked_up.lock().unwrap().push(sought.into_iter().map(|sought| sought.key).collect());
+        if *self.is_silent.lock().unwrap() {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(std::future::ready(answers))
     }
 }

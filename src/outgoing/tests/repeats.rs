@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures::FutureExt as _;
+
 use super::ended::{Ended, hash};
 use super::*;
 use crate::model::dead_letter::header as letter;
@@ -96,6 +98,23 @@ fn without_kafka_a_repeat_waits_and_is_asked_for_again() {
     assert!(took >= Duration::from_secs(1), "{took:?}");
     assert_eq!(result(&bench.settled[0]), first);
     assert_eq!(bench.log.looked_up.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn a_look_up_that_never_answers_ends_with_the_lease() {
+    let mut bench = Bench::new(FakeStore::scripted(vec![done("{}")]));
+    bench.apply(&update());
+    let mut bench = restarted(bench);
+    *bench.log.is_silent.lock().unwrap() = true;
+    let lease = Lease::new(bench.now);
+    lease.prove(bench.now);
+    bench.path.lease(lease.clone());
+    bench.accept(command(7, &update()));
+    let mut job = bench.path.start(bench.now).remove(0);
+    assert!((&mut job).now_or_never().is_none());
+    lease.end();
+    let brought = job.now_or_never().expect("nobody waits for it when the partition is handed over");
+    assert!(bench.path.finish(brought, bench.now).is_empty(), "its next owner asks again");
 }
 
 #[test]
