@@ -19,6 +19,7 @@ mod guard;
 pub mod halts;
 mod known;
 pub mod notes;
+mod outdated;
 mod plan;
 mod repeat;
 mod route;
@@ -54,6 +55,7 @@ use ended::Place;
 use halts::Halts;
 use known::{Known, State};
 use notes::Noted;
+use outdated::Outdated;
 use plan::Plan;
 use share::Share;
 
@@ -65,8 +67,6 @@ use crate::model::record::{InRecord, OutRecord, Partition, Position};
 use crate::runtime::lease::Lease;
 use crate::runtime::ports::{Append, Job, Recalled, Settled, Stage, Store};
 
-/// Entries that the ledger forgets in one transaction, at most: a small part of it.
-const MAX_FORGOTTEN: usize = 100;
 /// Bytes that a command weighs beside its record, about: a cautious estimate of what is decoded and planned, not a measurement.
 const WEIGHT: usize = 4 * 1024;
 
@@ -82,8 +82,7 @@ pub struct Outgoing<S, A> {
     lines: Vec<Line<S>>,
     known: Known,
     repeats: repeat::Repeats,
-    /// Records that let the ledger forget what is outdated: a few with each transaction.
-    outdated: Vec<OutRecord>,
+    outdated: Outdated,
     catalog: Arc<Catalog>,
     limits: Limits,
     /// By topic: how its last commands ended.
@@ -191,7 +190,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             lines,
             known: Known::default(),
             repeats: repeat::Repeats::new(config.ledger),
-            outdated: Vec::new(),
+            outdated: Outdated::default(),
             catalog: config.catalog,
             limits: config.limits,
             shares,
@@ -350,8 +349,8 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         let topics = &item.route.topics;
         let position = item.record.position.clone();
         let place = Place::new(topics.ledger_partition(&position.partition), times.1);
+        settled.records.extend(self.outdated.take(&position));
         self.known.done(item.name(), place, position, (ending.outcome, result));
-        settled.records.extend(self.outdated.drain(self.outdated.len().saturating_sub(MAX_FORGOTTEN)..));
         vec![settled]
     }
 }
@@ -436,6 +435,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
 
     fn committed(&mut self, positions: &[Position]) {
         self.known.committed(positions);
+        self.outdated.committed(positions);
     }
 
     fn reset(&mut self) {
@@ -465,11 +465,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
     fn hand_over(&mut self) -> Vec<OutRecord> {
         let begun = self.lines.iter().flat_map(|line| line.lanes.heads());
         let unsent = begun.filter(|item| item.applying.as_ref().is_some_and(Applying::is_unsent));
-        let forget = |item: &Item<S>| {
-            let key = format!("{}{}", known::KEY_PREFIX, item.command.id);
-            item.route.topics.forgotten(&item.record.position.partition, key)
-        };
-        unsent.map(forget).collect()
+        unsent.map(Item::forgotten).collect()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::catalog::Class;
 use crate::model::command::Outcome;
 use crate::model::dead_letter::replay_count;
 use crate::model::reason::Reason;
-use crate::model::record::{InRecord, Partition};
+use crate::model::record::{InRecord, OutRecord, Partition};
 use crate::runtime::ports::{Append, LookUp, LookedUp, Settled, Sought, Store};
 
 /// How long a command waits for another one of the same id, in another lane, to end before it looks again; or for the
@@ -89,7 +89,13 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         let now_ms = (self.clock)();
         let Some(item) = self.lines[line].lanes.head_mut(lane) else { return false };
         let place = match self.known.get(&item.name(), now_ms) {
-            None | Some(State::Intent) => return true,
+            None | Some(State::Intent) => {
+                let may_write = self.outdated.may_write(&item.forgotten());
+                if !may_write {
+                    self.lines[line].lanes.sleep(lane, now + WAIT);
+                }
+                return may_write;
+            }
             Some(State::Open) => {
                 self.lines[line].lanes.sleep(lane, now + WAIT);
                 return false;
@@ -188,6 +194,12 @@ impl<S> Item<S> {
     /// Its id within its ledger.
     pub(super) fn name(&self) -> Name {
         (self.route.topics.ledger.clone(), self.command.id.clone())
+    }
+
+    /// The record that lets its ledger forget it.
+    pub(super) fn forgotten(&self) -> OutRecord {
+        let key = format!("{KEY_PREFIX}{}", self.command.id);
+        self.route.topics.forgotten(&self.record.position.partition, key)
     }
 
     /// It is begun; `intent_found` as for [`Applying::new`].

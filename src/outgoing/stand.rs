@@ -178,7 +178,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         let record = OutRecord { value: Some(value), ..route.topics.forgotten(partition, key) };
         // The end of an earlier time that is not written yet would come after this one, and undo it.
         self.released.retain(|later| later.key != record.key);
-        self.outdated.retain(|later| later.key != record.key);
+        self.outdated.keep(&record);
         record
     }
 

@@ -4,6 +4,7 @@
 mod guarded;
 mod mapped;
 mod notes;
+mod outdated;
 mod refusals;
 mod repeats;
 mod simulation;
