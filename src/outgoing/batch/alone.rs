@@ -69,12 +69,16 @@ mod tests {
         let refused = json!({"data": [], "errors": {"0.name": "is taken"}});
         let of_one = json!({"data": [{"id": 7}], "errors": {"0.url": "is taken"}});
         let silent = json!({"data": [{"name": "x"}]});
+        let changed = json!({"data": [{"id": 7}, {"id": "8 "}]});
+        let of_another = json!({"data": [{"id": 9}, {"id": 7}]});
         let two = &["7", "8"][..];
         for (class, told, ids, answer, body, expected) in [
             (Class::A, rows, &["7"][..], done, &empty, Answer::Missing),
             (Class::A, rows, &["7"], done, &json!([]), Answer::Missing),
             (Class::A, rows, &["7"], done, &others, Answer::Missing),
             (Class::A, rows, two, done, &of_one, partly),
+            (Class::A, rows, two, done, &changed, done),
+            (Class::A, rows, two, done, &of_another, partly),
             (Class::A, rows, &["7"], partly, &refused, Answer::Invalid),
             (Class::B, rows, &["7"], partly, &refused, Answer::Invalid),
             (Class::A, rows, &["7"], partly, &of_one, partly),

@@ -27,7 +27,8 @@ pub(in super::super) fn rows(body: &[u8]) -> Option<Vec<&RawValue>> {
 }
 
 /// For each part the rows of its items; none where one of them is missing. `by_position`: where rows cannot be told by
-/// their fields, as many as there are items are the items' in their order.
+/// their fields (a store may change what it was sent), as many as there are items are the items' in their order, unless
+/// one of the others stands in another's place.
 pub(in super::super) fn of_parts<'a>(
     group: &Group,
     parts: &[Part],
@@ -37,14 +38,16 @@ pub(in super::super) fn of_parts<'a>(
     let count = super::items(parts);
     let mut found: Vec<Option<&'a str>> = vec![None; count];
     let items = Items::new(group, parts);
-    for row in rows {
+    let mut is_in_order = rows.len() == count;
+    for (place, row) in rows.iter().enumerate() {
         if let Ok(fields) = serde_json::from_str::<Map<String, Value>>(row.get())
             && let Some(item) = items.find(&fields)
         {
             found[item] = Some(row.get());
+            is_in_order &= item == place;
         }
     }
-    if by_position && rows.len() == count && found.iter().all(Option::is_none) {
+    if by_position && is_in_order {
         found = rows.iter().map(|row| Some(row.get())).collect();
     }
     let mut found = found.into_iter();

@@ -81,6 +81,35 @@ fn rows_that_cannot_be_told_are_the_items_in_their_order_if_they_are_as_many() {
 }
 
 #[test]
+fn a_row_that_the_store_changed_is_told_by_its_place_if_all_others_stand_in_theirs() {
+    let rows = json!({"data": [{"id": 11}, {"id": 12}, {"sku": "S13"}]});
+    let expected = [r#"written {"id":11}"#, r#"written {"id":12}"#, r#"written {"sku":"S13"}"#];
+    for class in [Class::A, Class::B] {
+        check(class, Answer::Done, 200, &rows, &expected);
+    }
+    for (rows, expected) in [
+        (
+            json!([{"id": 12}, {"id": 11}, {"sku": "S13"}]),
+            [r#"written {"id":11}"#, r#"written {"id":12}"#, "doubtful 1"],
+        ),
+        (
+            json!([{"id": 11}, {"id": 11}, {"sku": "S-13"}]),
+            [r#"written {"id":11}"#, "doubtful 1", r#"written {"sku":"S-13"}"#],
+        ),
+        (json!([{"id": 11}, {"sku": "S13"}]), [r#"written {"id":11}"#, "doubtful 1", "doubtful 1"]),
+    ] {
+        check(Class::B, Answer::Done, 200, &rows, &expected);
+    }
+    check(
+        Class::B,
+        Answer::Partial,
+        207,
+        &rows,
+        &[r#"written {"id":11}"#, r#"written {"id":12}"#, "doubtful 2"],
+    );
+}
+
+#[test]
 fn a_row_that_a_success_leaves_out_was_not_written() {
     let rows = json!({"data": [{"id": 11}, {"sku": "S-13"}]});
     check(
