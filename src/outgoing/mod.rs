@@ -415,7 +415,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         match what {
             What::Sent(sent) => self.on_sent(line, sent, now),
             What::Ended(lane, ending) => self.settle(line, &lane, &ending),
-            What::Resumed(partition) => self.admit(&partition),
+            What::Resumed(partition) => self.admit(line, partition),
             What::Released => self.settle_released(),
             What::LookedUp(answers) => self.on_looked_up(answers, now),
             What::Repeated { lane, outcome, result } => {

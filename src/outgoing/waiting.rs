@@ -7,9 +7,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Item, LaneKey, Outgoing};
+use super::{Item, LaneKey, Outgoing, What};
 use crate::model::record::{InRecord, Partition};
 use crate::runtime::ports::{Append, Settled, Store};
+
+/// Records of a route that goes on which are read at once, at most, before others have their turn: a few milliseconds.
+const AT_ONCE: usize = 200;
 
 /// What waits; see the module.
 pub(super) struct Waiting<S> {
@@ -89,9 +92,21 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         }
     }
 
-    /// Takes what came for a partition of a route meanwhile, in order.
-    pub(super) fn admit(&mut self, partition: &Partition) -> Vec<Settled> {
-        let records = self.waiting.records.remove(partition).unwrap_or_default();
-        records.into_iter().flat_map(|record| self.take(record)).collect()
+    /// Takes what came for a partition of a route meanwhile, in order, as long as the route does not stop again.
+    pub(super) fn admit(&mut self, line: usize, partition: Partition) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        for _ in 0..AT_ONCE {
+            if self.halts.is_stopped(&partition) {
+                return settled;
+            }
+            let Some(records) = self.waiting.records.get_mut(&partition) else { return settled };
+            let Some(record) = records.pop_front() else {
+                self.waiting.records.remove(&partition);
+                return settled;
+            };
+            settled.extend(self.take(record));
+        }
+        self.push_job(line, std::future::ready(What::Resumed(partition)));
+        settled
     }
 }

@@ -110,6 +110,31 @@ fn more_halted_keys_than_there_are_lanes_hold_up_no_other_key() {
     assert_eq!(dropped as i64, keys / 2, "what was to be dropped is, and nothing else");
 }
 
+#[test]
+fn a_route_that_is_let_go_on_too_early_keeps_the_rest() {
+    let store = FakeStore::new(|_, _| done("{}"));
+    let fixed = Some(Fixed { entity: "order".into(), action: "update".into() });
+    let (mut bench, decisions) = bench(&store, Route { fixed, stop_at: Some(50), ..route(&store) });
+    (0..450).for_each(|offset| bench.accept(record(offset, Some("k"), Some(b"{}"))));
+    bench.for_a_while();
+    for place in 0..3 {
+        let ended = 100 * (place + 1);
+        assert_eq!(
+            bench.offsets(COMMANDS),
+            (0..ended).collect::<Vec<_>>(),
+            "those before it stopped, in order"
+        );
+        assert_eq!(bench.path.standing().counts().0, 1);
+        go_on(&decisions, place);
+        bench.for_a_while();
+    }
+    go_on(&decisions, 3);
+    bench.for_a_while();
+    assert_eq!(bench.offsets(COMMANDS), (0..450).collect::<Vec<_>>());
+    bench.accept(record(450, Some("k"), Some(b"{}")));
+    assert_eq!(bench.offsets(COMMANDS).last(), Some(&450), "nothing waits before it any more");
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     /// A command of a key comes, which the store takes or not.
