@@ -4,7 +4,8 @@
 //! first one was completed. A lane whose first item waits, for a moment to come or for something that counts by other
 //! bounds, gives its slot to another lane and keeps its place in order. Lanes take turns: one that has just completed an item goes to the end of the queue.
 //! At most `max_parallel` lanes run, at most `max_open` exist; what is pushed beyond stays in its order of arrival
-//! until a lane closes. Nothing is dropped here, so whoever pushes must bound how much it pushes.
+//! until a lane closes. Nothing is dropped here, so whoever pushes must bound how much it pushes; and what cannot go on for
+//! long should be taken out, so that its lane is another's.
 //!
 //! Pure: the time is an argument. It cannot fail; misuse (completing a lane that does not run) changes nothing.
 
@@ -31,9 +32,11 @@ pub struct Lanes<K, T> {
     /// Told apart by a counter, since two lanes may wake at one moment.
     sleeps: u64,
     running: usize,
-    overflow: VecDeque<(K, T)>,
-    /// How many items of a key are in the overflow: a later one must not overtake them.
-    overflowing: HashMap<K, usize>,
+    /// By their order of arrival.
+    overflow: BTreeMap<u64, (K, T)>,
+    arrivals: u64,
+    /// Which items of a key are in the overflow, in order: a later one must not overtake them.
+    overflowing: HashMap<K, VecDeque<u64>>,
 }
 
 #[derive(Debug)]
@@ -62,7 +65,8 @@ impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
             asleep: BTreeMap::new(),
             sleeps: 0,
             running: 0,
-            overflow: VecDeque::new(),
+            overflow: BTreeMap::new(),
+            arrivals: 0,
             overflowing: HashMap::new(),
         }
     }
@@ -74,8 +78,9 @@ impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
         if !behind && (may_open || self.lanes.contains_key(&key)) {
             self.queue(key, item);
         } else {
-            *self.overflowing.entry(key.clone()).or_default() += 1;
-            self.overflow.push_back((key, item));
+            self.arrivals += 1;
+            self.overflowing.entry(key.clone()).or_default().push_back(self.arrivals);
+            self.overflow.insert(self.arrivals, (key, item));
         }
     }
 
@@ -156,16 +161,33 @@ impl<K: Clone + Eq + Hash, T> Lanes<K, T> {
         item
     }
 
+    /// Closes a running or parked lane: all items of its key, in order, those that no lane had room for as well.
+    pub fn close(&mut self, key: &K) -> VecDeque<T> {
+        let is_running = match self.lanes.get(key).map(|lane| lane.state) {
+            Some(State::Running) => true,
+            Some(State::Parked) => false,
+            Some(State::Ready | State::Asleep) | None => return VecDeque::new(),
+        };
+        self.running -= usize::from(is_running);
+        let mut items = self.lanes.remove(key).map_or_else(VecDeque::new, |lane| lane.items);
+        let arrivals = self.overflowing.remove(key).unwrap_or_default();
+        let later = arrivals.into_iter().filter_map(|arrival| self.overflow.remove(&arrival));
+        items.extend(later.map(|(_, item)| item));
+        self.admit();
+        items
+    }
+
     /// Moves items out of the overflow, in order, as long as their lanes may be opened.
     fn admit(&mut self) {
-        while let Some((key, _)) = self.overflow.front() {
+        while let Some(first) = self.overflow.first_entry() {
+            let key = &first.get().0;
             if self.lanes.len() >= self.limits.max_open && !self.lanes.contains_key(key) {
                 return;
             }
-            let Some((key, item)) = self.overflow.pop_front() else { return };
-            if let Some(left) = self.overflowing.get_mut(&key) {
-                *left -= 1;
-                if *left == 0 {
+            let (key, item) = first.remove();
+            if let Some(arrivals) = self.overflowing.get_mut(&key) {
+                arrivals.pop_front();
+                if arrivals.is_empty() {
                     self.overflowing.remove(&key);
                 }
             }
@@ -214,6 +236,7 @@ mod tests {
         Complete(usize),
         Sleep(usize, u64),
         Park(usize),
+        Close(usize),
         Wake(usize, Option<u64>),
         Pass(u64),
     }
@@ -225,6 +248,7 @@ mod tests {
             3 => (0usize..8).prop_map(Step::Complete),
             2 => ((0usize..8), 1u64..20).prop_map(|(at, ms)| Step::Sleep(at, ms)),
             2 => (0usize..8).prop_map(Step::Park),
+            2 => (0usize..8).prop_map(Step::Close),
             2 => ((0usize..8), proptest::option::of(1u64..20)).prop_map(|(at, ms)| Step::Wake(at, ms)),
             2 => (1u64..10).prop_map(Step::Pass),
         ]
@@ -259,6 +283,20 @@ mod tests {
         assert_eq!(Some(item), model.first(key));
         model.items.retain(|(_, i)| *i != item);
         (key, item)
+    }
+
+    fn close(lanes: &mut Lanes<u8, u32>, model: &mut Model, at: usize) -> Vec<(u8, u32)> {
+        let running = model.running.len();
+        let key = match at % (running + model.parked.len()) {
+            at if at < running => model.running.remove(at),
+            at => model.parked.remove(at - running),
+        };
+        let (of_key, others): (Vec<_>, Vec<_>) = model.items.iter().partition(|(k, _)| *k == key);
+        model.items = others;
+        let closed: Vec<(u8, u32)> = lanes.close(&key).into_iter().map(|item| (key, item)).collect();
+        assert_eq!(closed, of_key, "all of the key, in order");
+        assert!(lanes.close(&key).is_empty(), "it is not open any more");
+        closed
     }
 
     fn sleep(lanes: &mut Lanes<u8, u32>, model: &mut Model, key: u8, until: Instant) {
@@ -309,7 +347,10 @@ mod tests {
                         None => done.push(complete(&mut lanes, &mut model, key)),
                     }
                 }
-                Step::Complete(_) | Step::Sleep(..) | Step::Park(_) | Step::Wake(..) => {}
+                Step::Close(at) if !model.running.is_empty() || !model.parked.is_empty() => {
+                    done.extend(close(&mut lanes, &mut model, *at));
+                }
+                Step::Complete(_) | Step::Sleep(..) | Step::Park(_) | Step::Wake(..) | Step::Close(_) => {}
                 Step::Pass(ms) => now += Duration::from_millis(*ms),
             }
             assert!(lanes.running() <= limits.max_parallel && lanes.running() == model.running.len());

@@ -31,6 +31,7 @@ mod stand;
 mod tests;
 mod transform;
 mod trial;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -89,8 +90,7 @@ pub struct Outgoing<S, A> {
     shares: HashMap<Arc<str>, Share>,
     halts: Halts,
     decisions: Decisions,
-    /// What came while a partition of a route stood still.
-    waiting: HashMap<Partition, stand::Waiting>,
+    waiting: waiting::Waiting<S>,
     standing: stand::Told,
     /// The ledger's records of what goes on, until a job that was pushed for them ends.
     released: Vec<OutRecord>,
@@ -196,7 +196,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             shares,
             halts: Halts::default(),
             decisions: config.decisions,
-            waiting: HashMap::new(),
+            waiting: waiting::Waiting::default(),
             standing: stand::Told::default(),
             released: Vec::new(),
             looked: None,
@@ -277,7 +277,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                 let (applying, anew, shared) = (None, None, send::Shared::default());
                 let item =
                     Item { route, record, command, plan, applying, anew, shared, first_seen_ms: now_ms };
-                self.lines[line].lanes.push(lane, item);
+                self.queue(line, lane, item);
                 Vec::new()
             }
         }
@@ -415,7 +415,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
         match what {
             What::Sent(sent) => self.on_sent(line, sent, now),
             What::Ended(lane, ending) => self.settle(line, &lane, &ending),
-            What::Resumed(partition) => self.admit(&partition),
+            What::Resumed(partition) => self.admit(line, partition),
             What::Released => self.settle_released(),
             What::LookedUp(answers) => self.on_looked_up(answers, now),
             What::Repeated { lane, outcome, result } => {
@@ -463,7 +463,7 @@ impl<S: Store, A: Append> Stage for Outgoing<S, A> {
 
     /// Intents of what was not sent after all: the next owner would take them for doubts.
     fn hand_over(&mut self) -> Vec<OutRecord> {
-        let begun = self.lines.iter().flat_map(|line| line.lanes.heads());
+        let begun = self.lines.iter().flat_map(|line| line.lanes.heads()).chain(self.waiting.heads());
         let unsent = begun.filter(|item| item.applying.as_ref().is_some_and(Applying::is_unsent));
         unsent.map(Item::forgotten).collect()
     }

@@ -1,22 +1,22 @@
 //! What stands still, and for how long: keys whose command failed where the route says so, and routes of which too many
 //! commands failed.
 //!
-//! A key that stands still keeps its commands in their lane, a route that does so those that come as well; none is
-//! answered, none is lost, and no other key or route waits for them. A person ends it (`decisions`).
+//! Commands of what stands still wait outside the lanes (`waiting`): none is answered, none is lost, and no other key or
+//! route waits for them. A person ends it (`decisions`).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::apply::{Applying, Ending};
 use super::decisions::About;
-use super::halts::{Entry, Moment, Verdict, Written};
+use super::halts::{self, Entry, Moment, Verdict, Written};
 use super::share::Share;
 use super::{Item, LaneKey, Line, OnFailure, Outgoing, Route, StandingWatch, What};
 use bytes::Bytes;
 
 use crate::model::command::Outcome;
-use crate::model::record::{InRecord, OutRecord, Partition, Position};
+use crate::model::record::{OutRecord, Partition, Position};
 use crate::runtime::ports::{Append, Settled, Store};
 
 /// How long after a person's decision it is acted on, at most.
@@ -24,9 +24,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Keys that one transaction lets go on, at most: a small part of it.
 const MAX_RELEASED: usize = 100;
-
-/// What came for a partition of a route while it stood still. Bounded by what the runner lets be open of its partitions.
-pub(super) type Waiting = VecDeque<InRecord>;
 
 /// Who is told what stands still, and what was told last.
 #[derive(Default)]
@@ -98,11 +95,12 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         self.tell_standing();
     }
 
-    /// Whether a lane's first command may be begun, or go on. If not, the lane sleeps, or the command is about to end.
+    /// Whether a lane's first command may be begun, or go on. If not, it is set aside with what is behind it, or it is
+    /// about to end.
     pub(super) fn may_begin(&mut self, line: usize, lane: &LaneKey, now: Instant) -> bool {
         let Some(item) = self.lines[line].lanes.head_mut(lane) else { return false };
         if may_wait(item) && self.halts.is_stopped(&item.record.position.partition) {
-            self.lines[line].lanes.sleep(lane, now + LOOK);
+            self.set_aside(line, lane);
             return false;
         }
         if item.applying.is_some() {
@@ -115,7 +113,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
                 true
             }
             Verdict::Waits => {
-                self.lines[line].lanes.sleep(lane, now + LOOK);
+                self.set_aside(line, lane);
                 false
             }
             Verdict::Dropped(by) => {
@@ -135,10 +133,11 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             return false;
         }
         for member in outbox.ended(number, super::batch::Came::Nothing, now) {
+            let Line { lanes, .. } = &mut self.lines[line];
             if let Some(applying) = lanes.head_mut(&member.lane).and_then(|item| item.applying.as_mut()) {
                 applying.withdraw();
             }
-            lanes.sleep(&member.lane, now + LOOK);
+            self.set_aside(line, &member.lane);
         }
         true
     }
@@ -215,16 +214,6 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         stopped.into_iter().map(|(partition, written)| self.stood(route, &partition, written)).collect()
     }
 
-    /// Keeps a record of a partition that stands still, or of which earlier records are still kept; gives it back else.
-    pub(super) fn keep(&mut self, record: InRecord) -> Option<InRecord> {
-        let partition = &record.position.partition;
-        if self.halts.is_stopped(partition) || self.waiting.contains_key(partition) {
-            self.waiting.entry(partition.clone()).or_default().push_back(record);
-            return None;
-        }
-        Some(record)
-    }
-
     /// Lets routes go on of which a person said so since they stopped.
     pub(super) fn resume(&mut self) {
         let is_decided = |partition: &Partition, entry: &Entry| {
@@ -244,6 +233,7 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             );
             self.released.push(OutRecord { value: Some(value), ..route.topics.forgotten(&partition, key) });
             self.shares.entry(partition.topic.clone()).and_modify(Share::go_on);
+            self.take_up_all(line, &partition);
             self.push_job(line, std::future::ready(What::Resumed(partition)));
             self.push_job(line, std::future::ready(What::Released));
         }
@@ -262,12 +252,15 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         };
         let released = self.halts.release(decided, (self.clock)());
         for (entry, (key, value)) in &released {
-            let Some((_, route)) = self.routes.get(entry.topic.as_str()) else { continue };
+            let Some((line, route)) = self.routes.get(entry.topic.as_str()) else { continue };
             tracing::info!(store.name = &*route.store, kafka.topic = &*route.topic, command.id = %entry.command, "a key goes on");
             let partition = Partition { topic: route.topic.clone(), number: entry.partition };
             let record =
                 OutRecord { value: Some(value.clone()), ..route.topics.forgotten(&partition, key.clone()) };
             self.released.push(record);
+            if let Some(halts::About::Key(topic, of)) = halts::about(key) {
+                self.take_up(*line, &LaneKey::Key(topic, of));
+            }
         }
         if !released.is_empty() {
             self.push_job(0, std::future::ready(What::Released));
@@ -286,12 +279,6 @@ impl<S: Store, A: Append> Outgoing<S, A> {
         self.outdated.extend(over);
         let settled = |records: &[OutRecord]| Settled { positions: Vec::new(), records: records.to_vec() };
         records.chunks(MAX_RELEASED).map(settled).collect()
-    }
-
-    /// Takes what waited for a partition of a route, in order.
-    pub(super) fn admit(&mut self, partition: &Partition) -> Vec<Settled> {
-        let waiting = self.waiting.remove(partition).unwrap_or_default();
-        waiting.into_iter().flat_map(|record| self.take(record)).collect()
     }
 
     /// When to look whether what stands still may go on.

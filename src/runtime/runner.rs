@@ -9,7 +9,8 @@
 //!   but where the stage's work must be handed over, its requests end first (`membership`).
 //!
 //! Bounded: open records and their bytes, in all and of each partition, records in one transaction, retries of one
-//! transaction. At a bound the consumer pauses, or one partition of it, and keeps its membership. It ends with an error when Kafka cannot be used at all.
+//! transaction. At a bound a partition pauses, and the membership is kept. It ends with an error when Kafka cannot be
+//! used at all.
 
 mod held;
 mod membership;
@@ -107,7 +108,7 @@ pub struct Runner<C: Consume, P, R, S: Stage, W> {
     /// A transaction that must be tried again before any other.
     again: Option<Batch>,
     /// What the consumer was told last; it outlasts an assignment.
-    paused: bool,
+    is_paused: bool,
     /// Since when the membership is known to be over without a new one.
     fenced: Option<Instant>,
 }
@@ -138,7 +139,7 @@ where
             pending: None,
             settled: VecDeque::new(),
             again: None,
-            paused: false,
+            is_paused: false,
             fenced: None,
         }
     }
@@ -213,7 +214,8 @@ where
                                 () = &mut drain => true,
                             };
                         if ends {
-                            return Ok(self.abandon());
+                            self.abandon();
+                            return Ok(());
                         }
                     }
                     Err(error) => return Err(RunnerError::Consume(self.name, Box::new(error))),
@@ -254,11 +256,9 @@ where
             let why = NotCommitted::Fenced("no new assignment followed within a minute".into());
             return Err(RunnerError::Produce(self.name, why));
         }
-        let pause = draining || self.held.is_full(self.paused);
-        if pause != self.paused {
-            debug!(runner = self.name, pause, open = self.held.open(), "the flow of records changes");
-            self.consumer.pause(pause).map_err(|e| RunnerError::Consume(self.name, Box::new(e)))?;
-            self.paused = pause;
+        if draining != self.is_paused {
+            self.consumer.pause(draining).map_err(|e| RunnerError::Consume(self.name, Box::new(e)))?;
+            self.is_paused = draining;
         }
         self.regulate()
     }
@@ -288,9 +288,6 @@ where
         let mut next = first;
         for _ in 1..MAX_TAKEN {
             self.take(next)?;
-            if self.held.is_full(self.paused) {
-                return Ok(());
-            }
             match self.consumer.next().now_or_never() {
                 None => return Ok(()),
                 Some(Ok(Consumed::Record(record))) => next = record,

@@ -1,4 +1,5 @@
-//! A route that stopped stays so over a restart of the bridge, until a person lets it go on by the command line.
+//! A route that stopped stays so over a restart of the bridge, until a person lets it go on by the command line; and
+//! however much of it waits, other routes go on.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -105,14 +106,23 @@ impl Ground {
             headers: Vec::new(),
             timestamp_ms: None,
         };
+        self.produce(commands.map(record).collect()).await;
+    }
+
+    async fn produce(&self, records: Vec<OutRecord>) {
         let producer = IntakeProducer::new(self.broker.client.clone(), PATIENCE).unwrap();
-        producer.append(commands.map(record).collect(), PATIENCE).await.unwrap();
+        producer.append(records, PATIENCE).await.unwrap();
+    }
+
+    /// All results, those of each key in their order.
+    async fn results(&self) -> Vec<Value> {
+        let records = read_topic(&self.broker.client, &format!("{}.main.results", self.prefix)).await;
+        records.iter().filter_map(json_of).collect()
     }
 
     /// Outcomes by the id of the command; each has one.
     async fn outcomes(&self) -> BTreeMap<String, Value> {
-        let records = read_topic(&self.broker.client, &format!("{}.main.results", self.prefix)).await;
-        let results: Vec<Value> = records.iter().filter_map(json_of).collect();
+        let results = self.results().await;
         let by_id: BTreeMap<_, _> = results
             .iter()
             .map(|result| (result["id"].as_str().unwrap().to_owned(), result["outcome"].clone()))
@@ -182,5 +192,65 @@ async fn a_stopped_route_waits_over_a_restart_until_a_person_lets_it_go_on() {
     })
     .await;
     second.end().await;
+    sandbox.stop().await;
+}
+
+/// Commands of the backlog: 70 on each of two partitions, at half a megabyte more than all the room there is for what is
+/// open (64 MiB).
+const BACKLOG: usize = 140;
+const KEYS: usize = 20;
+const PADDING: usize = 512 * 1024;
+
+/// A command of the backlog. One key is always on the same partition.
+fn late(route: &str, number: usize) -> OutRecord {
+    let key = number % KEYS;
+    let command = update(&format!("late-{number}"), 5 + key as u64);
+    OutRecord {
+        topic: route.into(),
+        partition: Some(i32::try_from(key % 2).unwrap()),
+        key: Some(format!("late-{key}").into()),
+        value: Some((command + &" ".repeat(PADDING)).into()),
+        headers: Vec::new(),
+        timestamp_ms: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_much_of_a_stopped_route_waits_another_route_of_the_store_goes_on() {
+    let store = SandboxConfig { quota: 100_000, ..SandboxConfig::default() };
+    let sandbox = Sandbox::start(store.clone()).await.unwrap();
+    let ground = Ground::prepare(&sandbox, &store).await;
+    let stands = json!({ "main": { "stopped_routes": [ground.route], "halted_keys": 0 } });
+    let commands = format!("{}.main.commands", ground.prefix);
+
+    let life = Life::begin(&ground.settings).await;
+    ground.send(&ground.route, (0..110).map(|number| (format!("bad-{number}"), 999_999))).await;
+    until("the route stops", || async { (life.standing().await == stands).then_some(()) }).await;
+    for from in (0..BACKLOG).step_by(10) {
+        ground.produce((from..from + 10).map(|number| late(&ground.route, number)).collect()).await;
+    }
+    // One after another, so that the backlog has time to be consumed as far as it is.
+    for number in 0..10 {
+        let id = format!("other-{number}");
+        ground.send(&commands, std::iter::once((id.clone(), 6))).await;
+        until("another route goes on", || async { ground.outcomes().await.contains_key(&id).then_some(()) })
+            .await;
+    }
+    assert_eq!(life.standing().await, stands);
+    let before = ground.outcomes().await;
+    assert!(!before.keys().any(|id| id.starts_with("late")), "what waits is not answered");
+
+    ground.call(&["release", "--route", &ground.route]).await;
+    let all = 110 + 10 + BACKLOG;
+    until("all is answered", || async { (ground.outcomes().await.len() == all).then_some(()) }).await;
+    let results = ground.results().await;
+    let id_of =
+        |result: &Value| Some(result["id"].as_str()?.strip_prefix("late-")?.parse::<usize>().unwrap());
+    let late: Vec<usize> = results.iter().filter_map(id_of).collect();
+    for key in 0..KEYS {
+        let of_key: Vec<usize> = late.iter().copied().filter(|number| number % KEYS == key).collect();
+        assert_eq!(of_key, (key..BACKLOG).step_by(KEYS).collect::<Vec<_>>(), "those of a key are in order");
+    }
+    life.end().await;
     sandbox.stop().await;
 }

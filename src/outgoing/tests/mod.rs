@@ -10,6 +10,7 @@ mod repeats;
 mod simulation;
 mod standing;
 mod table;
+mod waiting;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -17,14 +17,14 @@ fn bench(store: Arc<FakeStore>, stop_at: Option<u8>) -> (Bench, Decisions) {
 }
 
 /// A store that refuses the orders of these numbers.
-fn refusing(bad: &'static [u64]) -> Arc<FakeStore> {
+pub(super) fn refusing(bad: &'static [u64]) -> Arc<FakeStore> {
     FakeStore::new(move |request, _| {
         let is_bad = bad.iter().any(|number| request.path.as_str().ends_with(&format!("/{number}")));
         if is_bad { reply(Answer::Invalid, 422, "{}") } else { done("{}") }
     })
 }
 
-fn order(offset: i64, key: &str, number: i64) -> InRecord {
+pub(super) fn order(offset: i64, key: &str, number: i64) -> InRecord {
     let mut value = note(number);
     value["id"] = json!(format!("c-{offset}"));
     record(offset, Some(key), Some(value.to_string().as_bytes()))
@@ -32,7 +32,7 @@ fn order(offset: i64, key: &str, number: i64) -> InRecord {
 
 impl Bench {
     /// Lets ten seconds pass.
-    fn for_a_while(&mut self) {
+    pub(super) fn for_a_while(&mut self) {
         let until = self.now + Duration::from_secs(10);
         while self.now < until {
             let jobs = self.path.start(self.now);
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     /// How commands ended, in the order of their ends: id, outcome, reason.
-    fn ends(&self) -> Vec<(String, String, String)> {
+    pub(super) fn ends(&self) -> Vec<(String, String, String)> {
         let end = |settled: &Settled| {
             let result = result(settled);
             let text = |name: &str| result[name].as_str().unwrap_or_default().to_owned();
@@ -57,14 +57,14 @@ impl Bench {
     }
 
     /// What ended, without the ledger's notes of keys that go on.
-    fn ended(&self) -> impl Iterator<Item = &Settled> {
+    pub(super) fn ended(&self) -> impl Iterator<Item = &Settled> {
         self.settled.iter().filter(|settled| !settled.positions.is_empty())
     }
 }
 
 impl Standing {
     /// Routes, and keys.
-    fn counts(&self) -> (usize, usize) {
+    pub(super) fn counts(&self) -> (usize, usize) {
         (self.routes.len(), self.keys)
     }
 }
@@ -73,7 +73,7 @@ fn end(id: &str, outcome: &str, reason: &str) -> (String, String, String) {
     (id.into(), outcome.into(), reason.into())
 }
 
-fn release(decisions: &Decisions, command: &str, drop_before: Option<i64>) {
+pub(super) fn release(decisions: &Decisions, command: &str, drop_before: Option<i64>) {
     decisions.take("main", About::Command(command.into()), Decision { place: 0, at_ms: 2_000, drop_before });
 }
 

@@ -11,15 +11,43 @@ fn partition(number: i32) -> Partition {
     Partition { topic: "intake".into(), number }
 }
 
-/// Two partitions: a backlog on the first, and one record on the second, which comes to light last.
-#[derive(Default)]
+/// Partitions with a backlog on each but the last, which has one record that comes to light last.
 struct Log {
-    next: [i64; 2],
+    backlogs: Vec<i64>,
+    /// Of each record.
+    value: Option<Bytes>,
+    next: Vec<i64>,
     held: BTreeSet<i32>,
     paused: bool,
     is_assigned: bool,
-    /// Records that came although their partition was held.
-    stray: Option<i64>,
+    /// A record that comes although its partition is held.
+    stray: Option<Consumed>,
+}
+
+impl Log {
+    fn new(backlogs: &[i64], bytes: Option<usize>) -> Self {
+        let value = bytes.map(|bytes| Bytes::from(vec![0; bytes]));
+        let (backlogs, next) = ([backlogs, &[1]].concat(), vec![0; backlogs.len() + 1]);
+        let (held, paused, is_assigned, stray) = (BTreeSet::new(), false, false, None);
+        Self { backlogs, value, next, held, paused, is_assigned, stray }
+    }
+
+    /// The next record of a partition, if one is left.
+    fn take(&mut self, number: usize) -> Option<Consumed> {
+        let offset = Some(self.next[number]).filter(|next| *next < self.backlogs[number])?;
+        self.next[number] += 1;
+        let position = Position { partition: partition(i32::try_from(number).unwrap()), offset };
+        let (key, value, headers, timestamp_ms) = (None, self.value.clone(), Vec::new(), None);
+        Some(Consumed::Record(InRecord { position, key, value, headers, timestamp_ms }))
+    }
+
+    fn assignments(&self) -> Vec<Assignment> {
+        let assignment = |number| {
+            let partition = partition(i32::try_from(number).unwrap());
+            Assignment { partition, committed: Some(0), metadata: String::new() }
+        };
+        (0..self.backlogs.len()).map(assignment).collect()
+    }
 }
 
 struct Member(Arc<Mutex<Log>>, Arc<Notify>);
@@ -28,32 +56,16 @@ impl Member {
     fn poll(&self) -> Option<Consumed> {
         let mut log = self.0.lock().unwrap();
         if !std::mem::replace(&mut log.is_assigned, true) {
-            let assignment = |number| Assignment {
-                partition: partition(number),
-                committed: Some(0),
-                metadata: String::new(),
-            };
-            return Some(Consumed::Assigned((0..2).map(assignment).collect()));
+            return Some(Consumed::Assigned(log.assignments()));
         }
-        if let Some(offset) = log.stray.take() {
-            return Some(record(0, offset));
+        if let Some(stray) = log.stray.take() {
+            return Some(stray);
         }
-        let flows = |log: &Log, number: i32| !log.paused && !log.held.contains(&number);
-        if flows(&log, 0) && log.next[0] < BACKLOG {
-            log.next[0] += 1;
-            return Some(record(0, log.next[0] - 1));
-        }
-        if flows(&log, 1) && log.next[1] < 1 {
-            log.next[1] += 1;
-            return Some(record(1, 0));
-        }
-        None
+        let flows: Vec<usize> = (0..log.next.len())
+            .filter(|number| !log.paused && !log.held.contains(&i32::try_from(*number).unwrap()))
+            .collect();
+        flows.into_iter().find_map(|number| log.take(number))
     }
-}
-
-fn record(number: i32, offset: i64) -> Consumed {
-    let position = Position { partition: partition(number), offset };
-    Consumed::Record(InRecord { position, key: None, value: None, headers: Vec::new(), timestamp_ms: None })
 }
 
 impl Consume for Member {
@@ -80,8 +92,7 @@ impl Consume for Member {
         if held {
             assert!(log.held.insert(partition.number), "told twice");
             // As the real one does: one more was on its way.
-            log.stray = Some(log.next[0]).filter(|next| *next < BACKLOG);
-            log.next[0] += i64::from(log.stray.is_some());
+            log.stray = log.take(usize::try_from(partition.number).unwrap());
         } else {
             assert!(log.held.remove(&partition.number), "told twice");
         }
@@ -94,15 +105,15 @@ impl Consume for Member {
     }
 
     async fn committed(&mut self) -> Result<Vec<Assignment>, Never> {
-        let assignment =
-            |number| Assignment { partition: partition(number), committed: Some(0), metadata: String::new() };
-        Ok((0..2).map(assignment).collect())
+        Ok(self.0.lock().unwrap().assignments())
     }
 }
 
-/// Settles nothing of the first partition before the record of the second came.
-#[derive(Default)]
+/// Settles nothing of the others before the record of the last partition came.
 struct Patient {
+    last: i32,
+    /// Records that come in all.
+    all: i64,
     waiting: VecDeque<Position>,
     is_free: bool,
     accepted: Arc<Mutex<Vec<Position>>>,
@@ -116,7 +127,7 @@ impl Stage for Patient {
 
     fn accept(&mut self, record: InRecord, _: Instant) -> Vec<Settled> {
         self.accepted.lock().unwrap().push(record.position.clone());
-        self.is_free |= record.position.partition.number == 1;
+        self.is_free |= record.position.partition.number == self.last;
         self.waiting.push_back(record.position);
         Vec::new()
     }
@@ -130,7 +141,7 @@ impl Stage for Patient {
 
     fn finish(&mut self, (): (), _: Instant) -> Vec<Settled> {
         let positions: Vec<Position> = self.waiting.drain(..self.waiting.len().min(700)).collect();
-        if self.accepted.lock().unwrap().len() as i64 == BACKLOG + 1 && self.waiting.is_empty() {
+        if self.accepted.lock().unwrap().len() as i64 == self.all && self.waiting.is_empty() {
             self.done.notify_one();
         }
         vec![Settled { positions, records: Vec::new() }]
@@ -143,19 +154,44 @@ impl Stage for Patient {
     fn reset(&mut self) {}
 }
 
-#[tokio::test(start_paused = true)]
-async fn twenty_thousand_hints_of_one_partition_do_not_hold_up_one_of_another() {
-    let (log, stage) = (Arc::new(Mutex::new(Log::default())), Patient::default());
+/// Runs until all is settled: the positions in the order in which they were accepted.
+async fn accepted(backlogs: &[i64], bytes: Option<usize>) -> Vec<Position> {
+    let log = Arc::new(Mutex::new(Log::new(backlogs, bytes)));
+    let stage = Patient {
+        last: i32::try_from(backlogs.len()).unwrap(),
+        all: backlogs.iter().sum::<i64>() + 1,
+        waiting: VecDeque::new(),
+        is_free: false,
+        accepted: Arc::default(),
+        done: Arc::default(),
+    };
     let (accepted, done, broker) = (stage.accepted.clone(), stage.done.clone(), Arc::new(Broker::default()));
     let member = Member(log.clone(), Arc::new(Notify::new()));
     let runner = Runner::new("test", (member, Producer(broker.clone()), Reader(broker)), stage, Silent);
     let ran = runner.run(async move { done.notified().await }, Duration::from_secs(60));
-    tokio::time::timeout(Duration::from_secs(600), ran).await.expect("the other partition is stuck").unwrap();
-    let accepted = accepted.lock().unwrap();
+    tokio::time::timeout(Duration::from_secs(600), ran).await.expect("the last partition is stuck").unwrap();
+    assert!(log.lock().unwrap().held.is_empty(), "all flow at the end");
+    let accepted = accepted.lock().unwrap().clone();
+    for (number, backlog) in backlogs.iter().enumerate() {
+        let number = i32::try_from(number).unwrap();
+        let of_partition = accepted.iter().filter(|position| position.partition.number == number);
+        let offsets: Vec<i64> = of_partition.map(|position| position.offset).collect();
+        assert_eq!(offsets, (0..*backlog).collect::<Vec<_>>(), "each once, in order");
+    }
+    accepted
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_thousand_hints_of_one_partition_do_not_hold_up_one_of_another() {
+    let accepted = accepted(&[BACKLOG], None).await;
     let other = accepted.iter().position(|position| position.partition.number == 1).unwrap();
     assert_eq!(other as i64, crate::engine::checkpoint::WINDOW, "as soon as the first partition was full");
-    let offsets: Vec<i64> =
-        accepted.iter().filter(|position| position.partition.number == 0).map(|p| p.offset).collect();
-    assert_eq!(offsets, (0..BACKLOG).collect::<Vec<_>>(), "each once, in order");
-    assert!(log.lock().unwrap().held.is_empty(), "all flow at the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_partitions_stand_still_another_one_flows() {
+    for (backlogs, bytes) in [([100; 2].as_slice(), 1 << 20), (&[20; 11], 1 << 20), (&[2; 79], 1 << 20)] {
+        accepted(backlogs, Some(bytes)).await;
+    }
+    accepted(&[BACKLOG; 4], None).await;
 }
