@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Decisions kept at most: as many as keys may stand still in one process. The oldest go first.
-const MOST: usize = 10_000;
+pub(super) const MOST: usize = 10_000;
 
 /// What a decision is about, within one store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

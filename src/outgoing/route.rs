@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::apply::Budget;
-use super::decisions::Decisions;
+use super::decisions::{self, Decisions};
 use super::decode::Fixed;
 use super::settle::Topics;
 use super::transform::Mapping;
@@ -60,6 +60,8 @@ pub struct Limits {
     pub requests: usize,
     /// How long and how often a command is tried.
     pub budget: Budget,
+    /// Keys that may stand still; with the last of them its route stops as a whole. What is under way then may halt more.
+    pub halted_keys: usize,
 }
 
 impl Default for Limits {
@@ -67,7 +69,7 @@ impl Default for Limits {
     /// with fixed figures (450 in 30 s), three times over. 10,000 keys: five of the largest batches.
     fn default() -> Self {
         let lanes = lanes::Limits { max_parallel: 16, max_open: 10_000 };
-        Self { lanes, requests: 32, budget: Budget::default() }
+        Self { lanes, requests: 32, budget: Budget::default(), halted_keys: decisions::MOST }
     }
 }
 

@@ -169,6 +169,11 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             "a command failed and its key stands still; `bcbridge halted` shows it and lets it go on"
         );
         records.push(self.stood(&item.route, &position.partition, written));
+        let keys = self.halts.keys();
+        if keys >= self.limits.halted_keys {
+            let why = format!("{keys} keys stand still, as many as may");
+            records.extend(self.stop(&item.route, (position, id), &why, now_ms));
+        }
         records
     }
 
@@ -198,17 +203,25 @@ impl<S: Store, A: Append> Outgoing<S, A> {
             return Vec::new();
         }
         let (last, failed) = share.counts();
+        self.stop(route, (position, id), &format!("{failed} of the last {last} commands failed"), now_ms)
+    }
+
+    /// Stops a route, behind the command of this place and id; the ledger's records of that.
+    fn stop(
+        &mut self,
+        route: &Route<S>,
+        (position, id): (&Position, &str),
+        why: &str,
+        now_ms: i64,
+    ) -> Vec<OutRecord> {
         let moment = self.moment(now_ms);
-        let why = format!("{failed} of the last {last} commands failed");
-        let stopped = self.halts.stop(position, id, &why, moment);
+        let stopped = self.halts.stop(position, id, why, moment);
         if !stopped.is_empty() {
             tracing::error!(
                 store.name = &*route.store,
                 kafka.topic = &*route.topic,
-                last,
-                failed,
-                "too many of the last commands ended as dead letters: the route stands still until \
-                 `bcbridge halted release --route`"
+                why,
+                "a route stands still until `bcbridge halted release --route`"
             );
         }
         stopped.into_iter().map(|(partition, written)| self.stood(route, &partition, written)).collect()

@@ -13,13 +13,17 @@ const LANES: usize = 50;
 
 /// A bench with a route as it is given, and one of another topic of the same store.
 fn bench(store: &Arc<FakeStore>, first: Route<FakeStore>) -> (Bench, Decisions) {
+    bench_with(store, first, Limits::default())
+}
+
+fn bench_with(store: &Arc<FakeStore>, first: Route<FakeStore>, limits: Limits) -> (Bench, Decisions) {
     let (decisions, log) = (Decisions::default(), Arc::new(FakeLog::default()));
     decisions.begin(0);
     let lanes = lanes::Limits { max_parallel: 4, max_open: LANES };
     let config = OutgoingConfig {
         routes: vec![first, Route { topic: OTHERS.into(), ..route(store) }],
         catalog: Arc::clone(&CATALOG),
-        limits: Limits { lanes, ..Limits::default() },
+        limits: Limits { lanes, ..limits },
         decisions: decisions.clone(),
         ledger: log.clone(),
     };
@@ -108,6 +112,33 @@ fn more_halted_keys_than_there_are_lanes_hold_up_no_other_key() {
     bench.has_all(3 * keys + 1, |offset| if offset == 3 * keys { -1 } else { offset % keys });
     let dropped = bench.ends().iter().filter(|(_, _, reason)| reason == "dropped").count();
     assert_eq!(dropped as i64, keys / 2, "what was to be dropped is, and nothing else");
+}
+
+#[test]
+fn a_route_whose_keys_halt_without_end_stops_as_a_whole() {
+    let store = refusing(&[7]);
+    let halting = Route { on_failure: OnFailure::HaltKey, stop_at: None, ..route(&store) };
+    let limits = Limits { halted_keys: 20, ..Limits::default() };
+    let (mut bench, decisions) = bench_with(&store, halting, limits);
+    (0..60).for_each(|offset| bench.accept(order(offset, &format!("k-{offset}"), 7)));
+    bench.accept(other(0, "o"));
+    bench.for_a_while();
+    let (routes, keys) = bench.path.standing().counts();
+    let under_way = Limits::default().requests;
+    assert!(routes == 1 && (20..20 + under_way).contains(&keys), "{keys}, with what was under way");
+    assert_eq!(bench.offsets(OTHERS), [0]);
+    // A person lets all keys go on, and the route, until nothing stands still any more.
+    let mut places = 0..;
+    while bench.path.standing().counts() != (0, 0) {
+        let place = places.next().filter(|place| *place < 60).expect("it comes to an end");
+        for offset in 0..60 {
+            let decision = Decision { place, at_ms: 2_000, drop_before: None };
+            decisions.take("main", About::Command(format!("c-{offset}")), decision);
+        }
+        go_on(&decisions, place);
+        bench.for_a_while();
+    }
+    bench.has_all(60, |offset| offset);
 }
 
 #[test]
