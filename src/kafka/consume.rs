@@ -38,6 +38,8 @@ pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(120);
 /// A member that dies is expelled after this (`session.timeout.ms`), and only then has its work a new owner: the least
 /// that brokers allow (`group.min.session.timeout.ms`). A live member that is expelled is fenced, and joins again.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+/// Some round trips. A member that is gone without the broker's answer is expelled as a dead one is.
+pub const LEAVE: Duration = Duration::from_secs(2);
 /// One try at asking the broker for offsets or seeking.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tries of [`GroupConsumer::committed`]: outlasts an open transaction of a dead owner (10 s) and an election.
@@ -323,10 +325,11 @@ impl GroupConsumer {
         Ok(())
     }
 
-    /// Leaves the group, off the async threads.
+    /// Leaves the group, off the async threads, and waits for that no longer than [`LEAVE`]. While another member holds
+    /// up a rebalance the broker does not read what this one says, and librdkafka waits 5 s for the answer.
     pub async fn close(self) {
         // A panic in there has been reported by the runtime; the group expels a member that is gone.
-        let _ = tokio::task::spawn_blocking(move || drop(self)).await;
+        let _ = tokio::time::timeout(LEAVE, tokio::task::spawn_blocking(move || drop(self))).await;
     }
 
     fn assignment(&self) -> Result<TopicPartitionList, ConsumeError> {

@@ -1,7 +1,7 @@
 //! A member of a group: what it is told, and in which order.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bcbridge::kafka::append::IntakeProducer;
 use bcbridge::kafka::consume::{ConsumeError, GroupConsumer};
@@ -186,6 +186,39 @@ async fn an_offset_that_is_gone_is_an_error(lab: Lab) {
     assert_eq!(assigned(&mut member).await[0].committed, Some(1000));
     let outcome = tokio::time::timeout(PATIENCE, member.next()).await.expect("an answer in time");
     assert!(matches!(outcome, Err(ConsumeError::OffsetOutOfRange { .. })), "{outcome:?}");
+}
+
+/// One member has not answered a revocation yet, and the broker keeps whoever joins again waiting for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaving_a_group_waits_for_no_other_member_on_apache_kafka() {
+    let Some(lab) = Lab::apache() else {
+        eprintln!("not run: KAFKA_BOOTSTRAP_SERVERS is not set");
+        return;
+    };
+    for has_given_up in [false, true] {
+        let (topic, group) = (lab.topic("in", 3).await, unique("group"));
+        let join = || GroupConsumer::join(&lab.client, &group, &[&topic]).unwrap();
+        let (mut leaving, mut busy) = (join(), join());
+        let mut has = [0, 0];
+        while has.contains(&0) || has.iter().sum::<usize>() != 3 {
+            let (at, event) = tokio::select! {
+                event = next(&mut leaving) => (0, event),
+                event = next(&mut busy) => (1, event),
+            };
+            has[at] = if let Consumed::Assigned(all) = event { all.len() } else { 0 };
+        }
+        let _third = join();
+        for member in [&mut leaving, &mut busy] {
+            assert!(matches!(next(member).await, Consumed::Revoked));
+        }
+        if has_given_up {
+            let early = tokio::time::timeout(Duration::from_millis(500), leaving.next()).await;
+            assert!(early.is_err(), "the other one has not given up yet: {early:?}");
+        }
+        let begun = Instant::now();
+        leaving.close().await;
+        assert!(begun.elapsed() < Duration::from_secs(3), "{has_given_up}: {:?}", begun.elapsed());
+    }
 }
 
 /// Two members under load: every record is given to the owner of its partition, in order, and none after the
