@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 
@@ -16,7 +16,7 @@ use super::settings::Ear;
 pub(super) struct Deliveries {
     pub(super) ear: Ear,
     pub(super) outstanding: AtomicUsize,
-    pub(super) failure: Mutex<Option<(String, KafkaError)>>,
+    failure: Mutex<Option<(String, KafkaError)>>,
 }
 
 impl Default for Deliveries {
@@ -26,10 +26,15 @@ impl Default for Deliveries {
 }
 
 impl Deliveries {
-    /// Forgets the reports of an aborted transaction.
+    /// Forgets what the transaction before this one came to; all of its reports must be in.
     pub(super) fn start_counting(&self) {
         self.outstanding.store(0, Ordering::Relaxed);
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.first_failure();
+    }
+
+    /// Takes the topic and the error of the first bad report that is a cause, or else of the first.
+    pub(super) fn first_failure(&self) -> Option<(String, KafkaError)> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -50,12 +55,19 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
         use rdkafka::Message as _;
-        // Reports of purged records of an aborted transaction may come late.
         let _ = self.outstanding.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         if let Err((error, message)) = result {
             let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-            // The first one is the cause; the others follow from it.
-            failure.get_or_insert_with(|| (message.topic().to_owned(), error.clone()));
+            if failure.as_ref().is_none_or(|(_, first)| is_consequence(first) && !is_consequence(error)) {
+                *failure = Some((message.topic().to_owned(), error.clone()));
+            }
         }
     }
+}
+
+/// Whether a record was given up only because another one of its transaction had failed: librdkafka then takes no
+/// more, and gives back what waits, often before it gives the report of the one that failed.
+pub(super) fn is_consequence(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as C;
+    matches!(error.rdkafka_error_code(), Some(C::State | C::PurgeQueue | C::PurgeInflight))
 }

@@ -19,3 +19,4 @@ pub mod span;
 pub mod tail;
 pub mod topics;
 pub mod transact;
+mod trouble;

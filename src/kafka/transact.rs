@@ -9,6 +9,8 @@
 //! - [`NotCommitted::Unknown`] is returned only once the new producer is initialised: from then on the group's
 //!   committed offsets tell the outcome, for good. Where that cannot be done in time, the next call does it
 //!   first, and answers `Unknown` instead of beginning anything.
+//! - An abort takes in the delivery reports of what is on its way, since librdkafka waits for them; after it, the
+//!   producer is replaced.
 //! - Errors are judged in librdkafka's order: fatal, requires abort, retriable (the same call again, within the
 //!   deadline), else fatal (K7).
 //!
@@ -16,8 +18,8 @@
 //! which is how long a crash can hold up readers (K5).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -25,11 +27,11 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::sync::{mpsc, oneshot};
 
-use super::append::is_refusal;
 use super::consume::GroupHandle;
 use super::convert;
-use super::deliveries::Deliveries;
+use super::deliveries::{Deliveries, is_consequence};
 use super::settings::{ClientError, ClientSettings, create};
+use super::trouble::{Trouble, retry, undeliverable};
 use crate::model::record::{OffsetCommit, OutRecord, Partition};
 use crate::runtime::ports::{NotCommitted, Produce};
 
@@ -197,18 +199,6 @@ struct Owner {
     producers_made: Arc<AtomicU64>,
 }
 
-/// How a step inside a transaction failed, and what has to be done about it.
-enum Trouble {
-    /// Abort, then say this.
-    Abort(NotCommitted),
-    /// The result is indefinite: destroy the producer.
-    Indefinite(String),
-    /// Somebody else has the id.
-    Fenced(String),
-    /// Destroy the producer and say this.
-    Fatal(String),
-}
-
 impl Owner {
     fn reopen(&mut self, id: String) -> Result<(), NotCommitted> {
         // Initialising under the old id is what settles its transaction.
@@ -263,9 +253,15 @@ impl Owner {
         match trouble {
             Trouble::Abort(outcome) => {
                 let State::Ready(producer) = &self.state else { return outcome };
+                let amid = producer.context().outstanding.load(Ordering::Relaxed) > 0;
                 match abort(producer, deadline) {
                     Ok(()) => {
                         self.has_aborted();
+                        if amid {
+                            // librdkafka's sequence numbers can be off after records were purged from its queues,
+                            // and late reports would count for the next transaction.
+                            self.state = State::Closed;
+                        }
                         outcome
                     }
                     Err(Trouble::Fenced(cause)) => self.recover(Trouble::Fenced(cause), deadline),
@@ -275,19 +271,13 @@ impl Owner {
                             id = self.id,
                             "aborting a transaction failed: the producer is replaced"
                         );
-                        self.state = State::Closed;
+                        self.settle();
                         outcome
                     }
                 }
             }
             Trouble::Indefinite(cause) => {
-                self.state = State::Unsettled;
-                match self.open() {
-                    Ok(()) => self.has_aborted(),
-                    Err(error) => {
-                        tracing::warn!(id = self.id, %error, "the outcome of a transaction cannot be settled yet");
-                    }
-                }
+                self.settle();
                 NotCommitted::Unknown(cause)
             }
             Trouble::Fenced(cause) => {
@@ -297,6 +287,17 @@ impl Owner {
             Trouble::Fatal(cause) => {
                 self.state = State::Unsettled;
                 NotCommitted::Fatal(cause)
+            }
+        }
+    }
+
+    /// Initialises the id again, which ends its transaction; until that succeeds nothing else is begun under it.
+    fn settle(&mut self) {
+        self.state = State::Unsettled;
+        match self.open() {
+            Ok(()) => self.has_aborted(),
+            Err(error) => {
+                tracing::warn!(id = self.id, %error, "the outcome of a transaction cannot be settled yet");
             }
         }
     }
@@ -365,11 +366,13 @@ fn transact(producer: &BaseProducer<Deliveries>, work: &Work, deadline: Instant)
 }
 
 fn abort(producer: &BaseProducer<Deliveries>, deadline: Instant) -> Result<(), Trouble> {
+    /// librdkafka waits in there for delivery reports that nobody takes in meanwhile; the call after it resumes it.
+    const SLICE: Duration = Duration::from_millis(50);
     // Aborting is quick or fails; it gets a second even where the commit has used up its time.
     let deadline = deadline.max(Instant::now() + Duration::from_secs(1));
     retry(deadline, |left| {
         producer.poll(Duration::ZERO);
-        producer.abort_transaction(left)
+        producer.abort_transaction(left.min(SLICE))
     })
 }
 
@@ -394,9 +397,23 @@ fn send(producer: &BaseProducer<Deliveries>, record: &OutRecord, deadline: Insta
             {
                 producer.poll(Duration::from_millis(1));
             }
-            Err((error, _)) => return Err(undeliverable(producer, &error, &record.topic)),
+            Err((error, _)) => return Err(lost(producer, record.topic.to_string(), error)),
         }
     }
+}
+
+/// A record is lost and its transaction with it; where that is but a consequence, the cause's report is on its way.
+fn lost(producer: &BaseProducer<Deliveries>, mut topic: String, mut error: KafkaError) -> Trouble {
+    /// The report follows at once. Without it the transaction is tried again, as after any loss.
+    const PATIENCE: Duration = Duration::from_millis(500);
+    let deadline = Instant::now() + PATIENCE;
+    while is_consequence(&error) && producer.client().fatal_error().is_none() && Instant::now() < deadline {
+        producer.poll(Duration::from_millis(1));
+        if let Some(failure) = producer.context().first_failure() {
+            (topic, error) = failure;
+        }
+    }
+    undeliverable(producer, &error, &topic)
 }
 
 /// Polls until every record has its delivery report.
@@ -404,8 +421,8 @@ fn await_deliveries(producer: &BaseProducer<Deliveries>, deadline: Instant) -> R
     let context = producer.context();
     producer.poll(Duration::ZERO);
     loop {
-        if let Some((topic, error)) = context.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(undeliverable(producer, &error, &topic));
+        if let Some((topic, error)) = context.first_failure() {
+            return Err(lost(producer, topic, error));
         }
         if context.outstanding.load(Ordering::Relaxed) == 0 {
             return Ok(());
@@ -418,80 +435,4 @@ fn await_deliveries(producer: &BaseProducer<Deliveries>, deadline: Instant) -> R
         // rdkafka's poll always takes its whole timeout; librdkafka counts in milliseconds.
         producer.poll(Duration::from_millis(1));
     }
-}
-
-/// A record that was not delivered, for whatever reason, aborts its transaction.
-fn undeliverable(producer: &BaseProducer<Deliveries>, error: &KafkaError, topic: &str) -> Trouble {
-    // A producer that is fenced purges its queue: the reports then tell of the purge, not of the reason.
-    if let Some((code, reason)) = producer.client().fatal_error() {
-        return if is_fencing(code) { Trouble::Fenced(reason) } else { Trouble::Fatal(reason) };
-    }
-    let text = format!("a record for {topic} was not delivered: {error}");
-    match error.rdkafka_error_code() {
-        Some(code) if is_refusal(code) => Trouble::Abort(NotCommitted::Refused(text)),
-        _ => Trouble::Abort(NotCommitted::Aborted(text)),
-    }
-}
-
-/// Another producer has initialised our transactional.id.
-fn is_fencing(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode as C;
-    matches!(code, C::Fenced | C::ProducerFenced | C::InvalidProducerEpoch)
-}
-
-/// Calls until the result is definite or the deadline has passed (K7).
-fn retry(deadline: Instant, mut call: impl FnMut(Duration) -> Result<(), KafkaError>) -> Result<(), Trouble> {
-    /// Between tries that fail at once.
-    const PAUSE: Duration = Duration::from_millis(20);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let error = match call(left.max(Duration::from_millis(1))) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        match judge(&error) {
-            Judgement::Final(trouble) => return Err(trouble),
-            Judgement::SameAgain if Instant::now() + PAUSE < deadline => std::thread::sleep(PAUSE),
-            Judgement::SameAgain => return Err(Trouble::Indefinite(error.to_string())),
-        }
-    }
-}
-
-enum Judgement {
-    SameAgain,
-    Final(Trouble),
-}
-
-fn judge(error: &KafkaError) -> Judgement {
-    use RDKafkaErrorCode as C;
-    let text = error.to_string();
-    let KafkaError::Transaction(inner) = error else {
-        // Only the flush before a commit answers otherwise, and only when it runs out of time.
-        return Judgement::SameAgain;
-    };
-    let code = inner.code();
-    if inner.is_fatal() {
-        return Judgement::Final(if is_fencing(code) { Trouble::Fenced(text) } else { Trouble::Fatal(text) });
-    }
-    if inner.txn_requires_abort() {
-        let membership = matches!(
-            code,
-            C::IllegalGeneration
-                | C::UnknownMemberId
-                | C::FencedInstanceId
-                | C::RebalanceInProgress
-                | C::FencedMemberEpoch
-                | C::StaleMemberEpoch
-        );
-        let outcome = match code {
-            _ if membership => NotCommitted::Fenced(text),
-            C::GroupAuthorizationFailed | C::OffsetMetadataTooLarge | C::InvalidCommitOffsetSize => {
-                NotCommitted::Refused(text)
-            }
-            _ if is_refusal(code) => NotCommitted::Refused(text),
-            _ => NotCommitted::Aborted(text),
-        };
-        return Judgement::Final(Trouble::Abort(outcome));
-    }
-    if inner.is_retriable() { Judgement::SameAgain } else { Judgement::Final(Trouble::Fatal(text)) }
 }

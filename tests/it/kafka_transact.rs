@@ -19,6 +19,7 @@ on_both_brokers!(
     records_and_offsets_are_committed_together,
     a_refused_record_takes_its_whole_transaction_along,
     a_reader_that_follows_sees_what_is_committed_after_an_abort,
+    a_refusal_amid_records_on_their_way_is_over_at_once,
     the_next_owner_of_an_id_fences_the_last_one,
     a_dangling_transaction_is_finished_by_the_next_owner,
     a_commit_takes_milliseconds,
@@ -68,14 +69,7 @@ async fn a_reader_that_follows_sees_what_is_committed_after_an_abort(lab: Lab) {
     let (input, output) = (lab.topic("in", 1).await, lab.topic("out", 1).await);
     let mut member = GroupConsumer::join(&lab.client, &unique("group"), &[&input]).unwrap();
     assigned(&mut member).await;
-    let narrow = unique("narrow");
-    let spec = TopicSpec {
-        name: narrow.clone(),
-        partitions: 1,
-        replication_factor: 1,
-        config: vec![("max.message.bytes".into(), "10000".into())],
-    };
-    lab.topics.ensure(&[spec]).await.unwrap();
+    let narrow = narrow_topic(&lab).await;
     let mut reader = GroupConsumer::join(&lab.client, &unique("group"), &[&output]).unwrap();
     assigned(&mut reader).await;
     let mut producer = transactional(&lab);
@@ -91,6 +85,48 @@ async fn a_reader_that_follows_sees_what_is_committed_after_an_abort(lab: Lab) {
         let seen = next_record(&mut reader).await;
         assert_eq!(values(&[seen]), [format!("good {round}")]);
     }
+}
+
+/// Aborting waits for the delivery reports of what is on its way, and only we can take those in.
+async fn a_refusal_amid_records_on_their_way_is_over_at_once(lab: Lab) {
+    let (input, output, narrow) =
+        (lab.topic("in", 1).await, lab.topic("out", 1).await, narrow_topic(&lab).await);
+    let mut member = GroupConsumer::join(&lab.client, &unique("group"), &[&input]).unwrap();
+    assigned(&mut member).await;
+    let mut producer = transactional(&lab);
+    producer.identify(&partition(&input, 0)).await.unwrap();
+    // Warm: its connections are open, and it knows both topics.
+    let first = vec![record(&output, "a", "first"), record(&narrow, "a", "first")];
+    producer.commit(first, Vec::new(), member.group().unwrap()).await.unwrap();
+
+    // The refusal comes first, and some 50 requests with 45 MB are behind it.
+    let mut doomed = vec![record(&narrow, "b", &"x".repeat(50_000))];
+    let large = "y".repeat(900_000);
+    doomed.extend((0..50).map(|_| record(&output, "a", &large)));
+    let begun = Instant::now();
+    let outcome = producer.commit(doomed, Vec::new(), member.group().unwrap()).await;
+    let took = begun.elapsed();
+    assert!(matches!(outcome, Err(NotCommitted::Refused(_))), "{outcome:?}");
+    // Waiting for reports that nobody takes in lasts as long as a commit may take.
+    assert!(took < TransactLimits::default().commit / 2, "{took:?}");
+
+    producer.commit(vec![record(&output, "a", "good")], Vec::new(), member.group().unwrap()).await.unwrap();
+    assert_eq!(values(&read(&lab, &output, &[0]).await), ["first", "good"]);
+    // librdkafka's sequence numbers are not to be trusted after that.
+    assert_eq!(producer.producers_made(), 2);
+}
+
+/// A topic whose records the broker itself refuses above 10 kB.
+async fn narrow_topic(lab: &Lab) -> String {
+    let name = unique("narrow");
+    let spec = TopicSpec {
+        name: name.clone(),
+        partitions: 1,
+        replication_factor: 1,
+        config: vec![("max.message.bytes".into(), "10000".into())],
+    };
+    lab.topics.ensure(&[spec]).await.unwrap();
+    name
 }
 
 async fn the_next_owner_of_an_id_fences_the_last_one(lab: Lab) {
