@@ -219,6 +219,9 @@ impl Halts {
             return Verdict::Waits;
         }
         let Some(entry) = self.dropping.get(&name) else { return Verdict::Free };
+        if entry.partition != record.position.partition.number {
+            return Verdict::Free;
+        }
         if drops(entry, record) {
             return Verdict::Dropped(entry.command.as_str().into());
         }
@@ -294,8 +297,11 @@ pub fn about(ledger_key: &str) -> Option<About> {
     })
 }
 
+/// Offsets count within a partition; the same key is on another one where a topic has grown, or has two writers that
+/// place keys differently.
 fn drops(entry: &Entry, record: &InRecord) -> bool {
-    entry.drop_before.is_some_and(|before| record.position.offset < before)
+    let Position { partition, offset } = &record.position;
+    entry.partition == partition.number && entry.drop_before.is_some_and(|before| *offset < before)
 }
 
 fn key_of((topic, key): &Name) -> String {
@@ -419,6 +425,18 @@ mod tests {
         let mut late = Halts::default();
         late.restore(&partition, &ledger, DROPS_KEPT_MS + 4);
         assert_eq!(late.over().len(), 1, "no command is left that it could be about");
+    }
+
+    #[test]
+    fn what_the_same_key_has_on_another_partition_is_not_dropped() {
+        let (mut halts, _) = halted();
+        halts.release(decided(2, Some(10)), 3);
+        let mut elsewhere = record("a/b ü", 8);
+        elsewhere.position.partition.number = 4;
+        assert!(!halts.is_dropped(&elsewhere));
+        assert_eq!(halts.judge(&elsewhere), Verdict::Free);
+        assert!(halts.over().is_empty(), "what waited is still to be dropped");
+        assert_eq!(halts.judge(&record("a/b ü", 8)), Verdict::Dropped("c-7".into()));
     }
 
     #[test]
